@@ -1,1 +1,1 @@
-"""."""
+"""Parties as trio actors: lifecycle, supervision, sessions, who knows which keys."""

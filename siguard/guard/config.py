@@ -33,10 +33,17 @@ POLICIES: dict[str, PolicyDefaults] = {
     "none": PolicyDefaults(0, 0, 0.0, ()),
 }
 
+#: `linesearch`: confidences of the label that are tried, evenly spaced with both ends.
+LINESEARCH_CANDIDATES = tuple(0.3 + (0.98 - 0.3) * k / 7 for k in range(8))
+#: `linesearch`: by how much the label's confidence exceeds the next one at least.
+LINESEARCH_MARGIN = 1.02
+
+#: Longest step on the logits, after growth over all runs: one step changes no exponential by more than 17.
+LEARNING_RATE_LIMIT = 2.0
+
 # Limits that keep the fixed-point arithmetic inside the ring, see docs/numerics.md.
 _MAX_OUTER = 6
 _MAX_INNER = 1_000
-_MAX_STEP = 2.0
 _MAX_WEIGHT = 10_000.0
 _MIN_WEIGHT = 1e-3
 
@@ -96,8 +103,8 @@ class GuardConfig:
         full = self.resolved()
         assert full.outer is not None and full.learning_rate is not None  # noqa: S101 - for the type checker
         last_rate = full.learning_rate * LEARNING_RATE_GROWTH ** (full.outer - 1)
-        if not 0 < last_rate <= _MAX_STEP:
-            allowed = _MAX_STEP / LEARNING_RATE_GROWTH ** (full.outer - 1)
+        if not 0 < last_rate <= LEARNING_RATE_LIMIT:
+            allowed = LEARNING_RATE_LIMIT / LEARNING_RATE_GROWTH ** (full.outer - 1)
             raise InputError(
                 f"learning_rate: found {full.learning_rate}; allowed: above 0 and at most {allowed:.4g} "
                 f"with outer = {full.outer} (it grows by {LEARNING_RATE_GROWTH} with each run)"

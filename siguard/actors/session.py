@@ -1,0 +1,215 @@
+"""One party's end of one session: its mailbox, its randomness, its deadlines."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Mapping
+from typing import Protocol, TypeVar
+
+import trio
+
+from siguard.actors.compute import ComputeDoor
+from siguard.errors import DeadlineError, PartyFailedError, ProtocolError, SiguardError
+from siguard.mpc.secret import Secret
+from siguard.prf import RandomnessSource
+from siguard.ring import Ring, RingArray
+from siguard.transport.accountant import Traffic
+from siguard.transport.frame import Frame, Kind, encode_frame, step_digest
+from siguard.transport.link import Link, LinkClosedError
+
+T = TypeVar("T")
+
+SERVERS = ("S0", "S1", "S2")
+#: Seconds that a party waits for one frame before it gives the session up.
+DEFAULT_DEADLINE = 60.0
+
+
+def roles_for(dealer: str) -> tuple[str, str, str]:
+    """Names of the servers in roles 0, 1, 2 when ``dealer`` deals: role i + 1 follows role i cyclically."""
+    index = SERVERS.index(dealer)
+    return SERVERS[(index + 1) % 3], SERVERS[(index + 2) % 3], dealer
+
+
+def pair_name(one: str, other: str) -> str:
+    """The name of the key that two servers share."""
+    return "".join(sorted((one, other)))
+
+
+def client_pair(client: str, pair: str) -> str:
+    """The name of the key that a client shares with two servers; never the servers' own."""
+    return f"{client}+{pair}"
+
+
+class Probe(Protocol):
+    """Collects shares held in this process, for `debug_open`."""
+
+    def record(self, name: str, party: str, share: Secret) -> None:
+        """Remember one party's part of a named value."""
+        ...
+
+
+class Mailbox:
+    """Frames of one session, waited for by (sender, step).  Every wait has a deadline."""
+
+    def __init__(self, session: bytes, party: str, deadline: float = DEFAULT_DEADLINE) -> None:
+        self.session = session
+        self.party = party
+        self.deadline = deadline
+        #: Why the session ended, once it failed.
+        self.failure: SiguardError | None = None
+        self.scope = trio.CancelScope()
+        self._arrived: dict[tuple[str, bytes], Frame] = {}
+        self._waiting: dict[tuple[str, bytes], trio.Event] = {}
+
+    def deliver(self, sender: str, frame: Frame) -> None:
+        """Put a frame where its step will look for it.  A second frame for one step fails the session."""
+        key = (sender, frame.step)
+        if key in self._arrived:
+            self.fail(
+                ProtocolError(
+                    f"{sender} sent two frames for step {frame.step.hex()}",
+                    party=sender,
+                    session=self.session.hex(),
+                )
+            )
+            return
+        self._arrived[key] = frame
+        event = self._waiting.get(key)
+        if event is not None:
+            event.set()
+
+    def fail(self, error: SiguardError) -> None:
+        """End the session at this party with ``error``; the first one counts."""
+        if self.failure is None:
+            self.failure = error
+            self.scope.cancel()
+
+    async def take(self, sender: str, path: str) -> Frame:
+        """The frame of a step; raises `DeadlineError` naming the sender when it does not come in time."""
+        key = (sender, step_digest(path))
+        if key not in self._arrived:
+            event = self._waiting[key] = trio.Event()
+            try:
+                with trio.move_on_after(self.deadline) as scope:
+                    await event.wait()
+            finally:
+                del self._waiting[key]
+            if scope.cancelled_caught:
+                raise DeadlineError(
+                    f"{self.party} waited {self.deadline:g} s for a frame of {sender}",
+                    party=sender,
+                    session=self.session.hex(),
+                    step=path,
+                )
+        # A read frame is forgotten, so that memory does not grow; a replay of it is noticed by its session id.
+        return self._arrived.pop(key)
+
+
+class Outbox:
+    """Sends the frames of one session, counted once, here, where they are encoded."""
+
+    def __init__(self, mailbox: Mailbox, links: Mapping[str, Link], traffic: Traffic) -> None:
+        self._mailbox = mailbox
+        self._links = links
+        self._traffic = traffic
+
+    async def send(self, peer: str, kind: Kind, path: str, depth: int, payload: RingArray) -> None:
+        """Send one frame; raises `PartyFailedError` if the link is gone, `DeadlineError` if it is clogged."""
+        box = self._mailbox
+        data = encode_frame(Frame(kind, box.session, step_digest(path), depth, payload))
+        self._traffic.record(box.party, peer, path, len(data), depth)
+        where = {"party": peer, "session": box.session.hex(), "step": path}
+        try:
+            with trio.move_on_after(box.deadline) as scope:
+                await self._links[peer].send(data)
+        except (KeyError, LinkClosedError):
+            raise PartyFailedError(f"{box.party} has no link to {peer} any more", **where) from None
+        if scope.cancelled_caught:
+            raise DeadlineError(f"{peer} took no frame for {box.deadline:g} s", **where)
+
+
+class ServerSession:
+    """The channel of one server's protocol in one session (`siguard.mpc.party.Channel`)."""
+
+    def __init__(
+        self,
+        mailbox: Mailbox,
+        outbox: Outbox,
+        roles: tuple[str, str, str],
+        randomness: RandomnessSource,
+        door: ComputeDoor,
+        probe: Probe | None = None,
+        client: str = "user",
+        receiver: str = "user",
+    ) -> None:
+        self.mailbox = mailbox
+        self.outbox = outbox
+        self.roles = roles
+        self._randomness = randomness
+        self._door = door
+        self._probe = probe
+        self._client = client
+        self._receiver = receiver
+        self._pairs = {
+            (i, j): pair_name(roles[i], roles[j]) for i in range(3) for j in range(i + 1, 3)
+        }
+
+    def draw(
+        self,
+        roles: tuple[int, int],
+        purpose: str,
+        path: str,
+        ring: Ring,
+        shape: tuple[int, ...],
+        client: bool = False,
+    ) -> RingArray:
+        """Elements shared by two roles of this session, and by its client if so asked."""
+        pair = self._pairs[roles]
+        if client:
+            pair = client_pair(self._client, pair)
+        return self._randomness.draw(pair, purpose, path, ring, shape)
+
+    async def receive_input(self, path: str, ring: Ring, shape: tuple[int, ...]) -> tuple[RingArray, int]:
+        """The masked input of this session's client."""
+        frame = await self.mailbox.take(self._client, path)
+        check_payload(frame, ring, shape, self._client, path)
+        return frame.payload, frame.depth
+
+    def send_answer(self, path: str, depth: int, payload: RingArray) -> Awaitable[None]:
+        """Send a part of the answer to this session's receiver."""
+        return self.outbox.send(self._receiver, Kind.DATA, path, depth, payload)
+
+    def send(self, role: int, path: str, depth: int, payload: RingArray) -> Awaitable[None]:
+        """Send protocol data to another role."""
+        return self.outbox.send(self.roles[role], Kind.DATA, path, depth, payload)
+
+    async def receive(
+        self, role: int, path: str, ring: Ring, shape: tuple[int, ...]
+    ) -> tuple[RingArray, int]:
+        """The array that another role sends at this step; a wrong type or shape fails the session."""
+        peer = self.roles[role]
+        frame = await self.mailbox.take(peer, path)
+        check_payload(frame, ring, shape, peer, path)
+        return frame.payload, frame.depth
+
+    async def compute(self, work: Callable[[], T], elements: int) -> T:
+        """Local work through the door."""
+        return await self._door.run(work, elements)
+
+    def observe(self, name: str, value: Secret) -> None:
+        """Hand a share to the probe, where this process has one."""
+        if self._probe is not None:
+            self._probe.record(name, self.mailbox.party, value)
+
+
+def check_payload(frame: Frame, ring: Ring, shape: tuple[int, ...], peer: str, path: str) -> None:
+    """Raise `ProtocolError` unless the payload is an array of the ring with this shape."""
+    payload = frame.payload
+    if payload.shape != shape or payload.itemsize != ring.itemsize:
+        raise ProtocolError(
+            f"{peer} sent {payload.itemsize}-byte elements of shape {payload.shape}; "
+            f"expected {ring.itemsize}-byte elements of shape {shape} ({math.prod(shape)} in all)",
+            party=peer,
+            session=frame.session.hex(),
+            step=path,
+        )

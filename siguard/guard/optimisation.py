@@ -1,0 +1,309 @@
+"""Secure noise optimisation: normalised gradient steps on relative logits, all outer runs side by side.
+
+Source: SIGuard (NDSS 2025), section on noise optimisation; the arithmetic is that of docs/numerics.md.
+
+An outer run depends on the runs before it only through (c3, learning rate), that is through how many of them
+were accepted: run i with j acceptances before it is a *lane* (i, j), j <= i.  All lanes run at once and
+`siguard.guard.validation` chooses among them, so neither acceptance nor iteration count shows anywhere.
+
+State per lane: x, relative to the label; ``norm``, the log of sum exp x, one step old; ``lag``, the same over the
+other classes only.  Weights w_i = exp(x_i - lag) keep the gradient's direction where softmax itself underflows:
+the gradient is multiplied by a positive factor per row, which normalisation removes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import ceil, log2, sqrt
+from math import exp as exp_float
+from typing import Any
+
+import numpy as np
+
+from siguard.guard.config import C3_GROWTH, LEARNING_RATE_GROWTH, GuardConfig
+from siguard.guard.defender import WEIGHT_BITS, SharedDefender
+from siguard.guard.relative import LABEL_OFFSET, RelativeLogits
+from siguard.mpc.arithmetic import dot_product, multiply, open_additive, product, remask, truncate, view
+from siguard.mpc.boolean import invert, sign_bit
+from siguard.mpc.compare import is_positive, one_hot_argmax
+from siguard.mpc.concurrency import side_by_side
+from siguard.mpc.conversion import bit_product
+from siguard.mpc.party import Party
+from siguard.mpc.share import Additive, Share
+from siguard.mpc.softmax import FRACTION_BITS, exp, log
+from siguard.mpc.steps import inverse_root_steps, step_function
+from siguard.ring import ring
+
+# Scales, in fraction bits; every product below states the sum it opens at.
+_GRADIENT_BITS = 13
+_ROOT_BITS = 24
+_DIRECTION_BITS = 14
+_NORM_BITS = 12
+_RATE_BITS = 10
+#: log2 of the squared norm for which the inverse root is right.
+_NORM_RANGE = (-14, 36)
+#: Centres the error of the cubic Newton step on 0.
+_NEWTON = 1.5012
+
+
+@dataclass(frozen=True)
+class Lane:
+    """Outer run ``run`` after ``accepted`` acceptances; its public parameters follow."""
+
+    run: int
+    accepted: int
+
+    def c3(self, config: GuardConfig) -> float:
+        """Weight of the closeness term in this lane."""
+        return config.c3 * C3_GROWTH**self.accepted
+
+    def learning_rate(self, config: GuardConfig) -> float:
+        """Step length in this lane."""
+        return float(config.learning_rate or 0.0) * LEARNING_RATE_GROWTH ** (self.run - self.accepted)
+
+
+def lanes_of(outer: int) -> list[Lane]:
+    """All lanes of ``outer`` runs: outer (outer + 1) / 2."""
+    return [Lane(run, accepted) for run in range(outer) for accepted in range(run + 1)]
+
+
+def integer_weights(weights: Sequence[float], tolerance: float = 2.0**-10) -> list[int]:
+    """Smallest whole numbers in the proportions of ``weights``, each within ``tolerance`` of its own.
+
+    Only the direction of the gradient matters, so (1, 10, 0.1) is (10, 100, 1), exactly.
+    """
+    for factor in range(1, 4097):
+        scaled = [weight * factor for weight in weights]
+        rounded = [round(value) for value in scaled]
+        if all(abs(r - s) <= tolerance * s for r, s in zip(rounded, scaled, strict=True)):
+            return rounded
+    return [round(weight * 4096) for weight in weights]
+
+
+@dataclass(frozen=True)
+class _Terms:
+    """Public integer weights: c1, c2 for all lanes, c3 per lane; and the scale that keeps them in range."""
+
+    c1: int
+    c2: int
+    c3: tuple[int, ...]
+    gradient_bits: int
+
+    @classmethod
+    def of(cls, config: GuardConfig, lanes: Sequence[Lane]) -> _Terms:
+        c3 = [lane.c3(config) for lane in lanes]
+        c1, c2, *integers = integer_weights([config.c1, config.c2, *c3])
+        # 100 is the largest weight of the published configuration; heavier ones give up fraction bits.
+        surplus = max(0, ceil(log2(max(c1, c2, *integers, 1) / 100)))
+        return cls(c1, c2, tuple(integers), _GRADIENT_BITS - min(surplus, _GRADIENT_BITS - 4))
+
+
+@dataclass
+class _State:
+    x: Share
+    norm: Share
+    lag: Share
+
+    def spread(self, lanes: int) -> _State:
+        batch, _, classes = self.x.shape
+        return _State(
+            self.x.broadcast(batch, lanes, classes),
+            self.norm.broadcast(batch, lanes, 1),
+            self.lag.broadcast(batch, lanes, 1),
+        )
+
+
+@dataclass
+class _Softmax:
+    """q S, w and their sums; ``growth`` is exp(norm - lag)."""
+
+    q: Share
+    w: Share
+    factor: Share
+    w_sum: Share
+    growth: Share
+
+
+async def optimise(
+    party: Party,
+    relative: RelativeLogits,
+    defender: SharedDefender,
+    config: GuardConfig,
+    lanes: Sequence[Lane],
+) -> Share:
+    """Final x of every lane, (batch, lanes, C) at 16 bits, after the configured number of steps.
+
+    Rounds: 39 per step with two hidden layers, whatever the number of lanes.
+    """
+    full = config.resolved()
+    assert full.inner is not None  # noqa: S101 - for the type checker
+    batch, classes = relative.x.shape
+    terms = _Terms.of(full, lanes)
+    rates = [lane.learning_rate(full) for lane in lanes]
+    label = relative.label.reshape(batch, 1, classes)
+    state = _State(
+        relative.x.reshape(batch, 1, classes),
+        relative.lead.reshape(batch, 1, 1) * 0,
+        relative.lead.reshape(batch, 1, 1),
+    )
+    start: Share | None = None
+    for step in range(full.inner):
+        party_step = party.at("inner", step)
+        # Before the first step all lanes agree: one lane computes its direction.
+        first = step == 0
+        current = state if first else state.spread(len(lanes))
+        soft = await _softmax(party_step.at("softmax"), current, label)
+        domain = _log_domain(classes, max(rates), first)
+        if first:
+            towards, logs = await side_by_side(
+                partial(_towards_zero, party_step.at("h"), soft, defender, terms),
+                partial(_logarithms, party_step.at("log"), soft, domain),
+            )
+            start = current.x - (current.norm + logs[0])
+            gradient = towards * terms.c1
+        else:
+            assert start is not None  # noqa: S101 - set by the first step
+            towards, kept, (close, logs) = await side_by_side(
+                partial(_towards_zero, party_step.at("h"), soft, defender, terms),
+                partial(_keep_label, party_step.at("label"), current, soft, label, terms),
+                partial(_stay_close, party_step.at("close"), current, soft, start, domain, terms),
+            )
+            c3 = np.array(terms.c3)[:, None]
+            gradient = towards * terms.c1 + (kept * terms.c2 + close * c3)
+        opened = await remask(party_step.at("gradient"), gradient)
+        x = await _newton_step(party_step.at("step"), current.x, opened, label, rates, terms)
+        state = _State(x, current.norm + logs[0], current.lag + logs[1])
+    return state.x
+
+
+async def _softmax(party: Party, state: _State, label: Share) -> _Softmax:
+    """Exponentials of this step, all in one call.  3 rounds."""
+    classes = state.x.shape[-1]
+    offset = label * (LABEL_OFFSET << FRACTION_BITS)
+    arguments = [state.x - state.norm, state.x - state.lag - offset, state.norm - state.lag]
+    values = await exp(party, Share.concatenate(arguments, axis=-1))
+    q, w, growth = values[..., :classes], values[..., classes : 2 * classes], values[..., 2 * classes :]
+    return _Softmax(q, w, q.sum(-1)[..., None], w.sum(-1)[..., None], growth)
+
+
+def _log_domain(classes: int, largest_rate: float, first: bool) -> int:
+    """Domain bits for the sums: up to C at the start, then one step's growth."""
+    largest = classes + 0.5 if first else exp_float(sqrt(2) * 1.02 * largest_rate) * 1.02
+    return ceil(log2(largest / (1 - 2.0**-8)))
+
+
+async def _logarithms(party: Party, soft: _Softmax, domain: int) -> tuple[Share, Share]:
+    """log of both sums, in one call.  3 rounds."""
+    both = await log(party, Share.concatenate([soft.factor, soft.w_sum], axis=-1), domain)
+    return both[..., :1], both[..., 1:]
+
+
+async def _towards_zero(party: Party, soft: _Softmax, defender: SharedDefender, terms: _Terms) -> Additive:
+    """sign(h) J(q)^T dh/dq, times the row's positive factor, before its exchange.
+
+    J(q)^T v = q (v - <v, q>) becomes w_i (S v_i - <v, q S>).  The backward pass runs beside the sign of h.
+    """
+    forward = await defender.forward(party.at("forward"), soft.q, soft.factor)
+
+    async def sign() -> Share:
+        return await is_positive(party.at("sign"), await defender.small_logit(party.at("logit"), forward))
+
+    async def jacobian() -> Share:
+        v = await defender.backward(party.at("backward"), forward)
+        inner = (product(soft.factor, v) - dot_product(soft.q, v)).map(np.ascontiguousarray)
+        centred = await view(
+            party.at("centre"), await open_additive(party.at("centre"), inner), FRACTION_BITS
+        )
+        opened = await open_additive(party.at("weigh"), product(soft.w, centred))
+        return await view(party.at("weigh"), opened, FRACTION_BITS + WEIGHT_BITS - terms.gradient_bits)
+
+    positive, gradient = await side_by_side(sign, jacobian)
+    # sign(h) = 2 [h > 0] - 1, as the reference has it: -1 at 0.
+    return (await bit_product(party.at("signed"), positive, gradient)) * 2 - gradient
+
+
+async def _keep_label(
+    party: Party, state: _State, soft: _Softmax, label: Share, terms: _Terms
+) -> Share:
+    """The other classes' part of one_hot(argmax(z + e)) - l, times the row's factor S^2 exp(-lag).
+
+    0 while the label is kept.  The label's own entry is minus the sum and never computed.
+    """
+    batch, lanes, classes = state.x.shape
+
+    async def lost() -> Share:
+        flat = state.x.reshape(batch * lanes, classes)
+        hot = await one_hot_argmax(party.at("argmax"), flat)
+        hot = hot.reshape(batch, lanes, classes)
+        return await multiply(party.at("rest"), hot, 1 - label)
+
+    async def scale() -> Share:
+        squared = await multiply(party.at("square"), soft.factor, soft.factor, FRACTION_BITS)
+        return await multiply(
+            party.at("scale"), squared, soft.growth, 2 * FRACTION_BITS - terms.gradient_bits
+        )
+
+    moved, factor = await side_by_side(lost, scale)
+    return await multiply(party.at("product"), moved, factor)
+
+
+async def _stay_close(
+    party: Party, state: _State, soft: _Softmax, start: Share, domain: int, terms: _Terms
+) -> tuple[Share, tuple[Share, Share]]:
+    """J(q)^T sign(q - p), times the row's factor, and the logarithms it needs.
+
+    q_i >= p_i is asked as x_i - log S >= x0_i - log S0.
+    """
+    logs = await _logarithms(party.at("log"), soft, domain)
+    difference = state.x - (state.norm + logs[0]) - start
+    small = await truncate(party.at("reduce"), difference, 0, ring(32))
+    larger = invert(await sign_bit(party.at("sign"), small))
+    batch, lanes, classes = state.x.shape
+    q_signed = await bit_product(party.at("signed q"), larger, soft.q)
+    s_signed = await bit_product(party.at("signed S"), larger, soft.factor.broadcast(batch, lanes, classes))
+    # sign = 2 bit - 1, so S sign_i - <sign, q S> = 2 (S bit_i - <bit, q S>) - (S - sum q S), and the last is 0.
+    centred = await remask(party.at("centre"), (s_signed - q_signed.sum(-1).map(_last_axis)) * 2)
+    opened = await open_additive(party.at("weigh"), product(soft.w, centred))
+    close = await view(party.at("weigh"), opened, 2 * FRACTION_BITS - terms.gradient_bits)
+    return close, logs
+
+
+def _last_axis(array: Any) -> Any:
+    return array[..., None]
+
+
+async def _newton_step(
+    party: Party, x: Share, gradient: Share, label: Share, rates: Sequence[float], terms: _Terms
+) -> Share:
+    """x - lr g / |g| for every lane, from the other classes' entries U of the gradient.
+
+    The label's entry is -sum U, so |g|^2 = sum U^2 + (sum U)^2, and relative to the label the step of entry i is
+    U_i + sum U, and 0 at the label.  A step function gives 1 / |g| within 4.4 %, one Newton step in V the rest:
+    x - lr V' (3 - |V|^2) / 2.  A gradient of 0 leaves x as it is.
+    """
+    total = gradient.sum(-1)[..., None]
+    squares = dot_product(gradient, gradient) + product(total, total)
+    at_label = product(label, total)
+    both = await open_additive(party.at("norm"), Additive.concatenate([squares, at_label], axis=-1))
+    own = await view(party.at("norm"), both[..., 1:])
+    moves = gradient + total - own
+    thresholds, values = inverse_root_steps(*_NORM_RANGE, 2 * terms.gradient_bits, _ROOT_BITS)
+    root = await step_function(party.at("root"), both[..., :1], thresholds, values)
+    directions = Share.concatenate([gradient, moves], axis=-1)
+    opened = await open_additive(party.at("direction"), product(directions, root))
+    V = await view(party.at("direction"), opened, terms.gradient_bits + _ROOT_BITS - _DIRECTION_BITS)
+    classes = gradient.shape[-1]
+    rest, step = V[..., :classes], V[..., classes:]
+    rest_sum = rest.sum(-1)[..., None]
+    length = await open_additive(party.at("length"), dot_product(rest, rest) + product(rest_sum, rest_sum))
+    squared = await view(party.at("length"), length, 2 * _DIRECTION_BITS - _NORM_BITS)
+    # (3 - n) / 2 at one more bit than n, times the lane's learning rate.
+    factor = round(_NEWTON * 2.0 ** (_NORM_BITS + 1)) - squared
+    rate = np.array([round(lr * 2.0**_RATE_BITS) for lr in rates])[:, None]
+    batch = x.shape[0]
+    factor = factor.broadcast(batch, len(rates), 1) * rate
+    scale = _DIRECTION_BITS + _NORM_BITS + 1 + _RATE_BITS
+    opened = await open_additive(party.at("update"), product(step.broadcast(batch, len(rates), classes), factor))
+    return x.broadcast(batch, len(rates), classes) - await view(party.at("update"), opened, scale - FRACTION_BITS)

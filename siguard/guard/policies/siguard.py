@@ -1,0 +1,38 @@
+"""`siguard`: the published guard, a fixed number of outer runs of gradient steps, validated, chosen obliviously.
+
+Source: SIGuard (Wang, Liu, Lai, Yi, Yuan, NDSS 2025); full gradient, exact softmax.
+"""
+
+from __future__ import annotations
+
+from siguard.guard.config import GuardConfig
+from siguard.guard.defender import SharedDefender
+from siguard.guard.optimisation import lanes_of, optimise
+from siguard.guard.relative import relative_logits
+from siguard.guard.validation import LABEL_MARGIN, Candidates, choose, validate
+from siguard.mpc.arithmetic import remask
+from siguard.mpc.conversion import bit_product
+from siguard.mpc.party import Party
+from siguard.mpc.share import Share, as_additive
+from siguard.mpc.softmax import exp
+
+
+async def protect(party: Party, logits: Share, defender: SharedDefender, config: GuardConfig) -> Share:
+    """softmax(z + best), unnormalised: E_i = q_i / q_l with 1 + 2^-12 at the label, (batch, C).
+
+    The factor is a function of the answer, so the receiver divides and learns nothing by it.
+    """
+    full = config.resolved()
+    assert full.outer is not None  # noqa: S101 - for the type checker
+    relative = await relative_logits(party.at("relative"), logits)
+    lanes = lanes_of(full.outer)
+    x = await optimise(party.at("optimise"), relative, defender, full, lanes)
+    x = Share.concatenate([relative.x[:, None], x], axis=1)
+    E = await exp(party.at("candidates"), x)
+    ok = await validate(party.at("validate"), Candidates(E, lanes), relative.label, defender)
+    chosen = await choose(party.at("choose"), ok, lanes, full.outer)
+    gain = await bit_product(party.at("answer"), chosen[:, :, None], E[:, 1:] - E[:, :1])
+    answer = await remask(party.at("answer"), gain.sum(1) + as_additive(E[:, 0]))
+    party.observe("chosen", chosen)
+    party.observe("x", x)
+    return answer + relative.label * LABEL_MARGIN

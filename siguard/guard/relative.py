@@ -1,0 +1,54 @@
+"""Logits relative to the label: what every policy starts from.
+
+x_i = z_i - z_l is at most 0 at the start and exactly 0 at the label l.  Softmax only depends on x, and an
+over-confident row keeps its structure: nothing underflows that matters (docs/numerics.md).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from siguard.mpc.arithmetic import dot, dot_product, open_additive, view
+from siguard.mpc.compare import one_hot_ranks, relu
+from siguard.mpc.party import Party
+from siguard.mpc.share import Share, as_additive
+from siguard.mpc.softmax import FRACTION_BITS
+
+#: Fraction bits of the logits: ties are decided at this resolution.
+LOGIT_BITS = 24
+#: Logits saturate at +-2^20 when they are encoded.
+LOGIT_LIMIT = 2.0**20
+#: x saturates from below here: e^-128 is 0 in any answer.
+FLOOR = -128
+#: Subtracted at the label, it takes x - lead below everything that exp resolves: lead >= -142, see optimisation.
+LABEL_OFFSET = 168
+
+
+@dataclass
+class RelativeLogits:
+    """label: one-hot (batch, C), integers.  x: (batch, C) at 16 bits.  lead: runner-up's x, (batch, 1)."""
+
+    label: Share
+    x: Share
+    lead: Share
+
+
+async def label_one_hot(party: Party, logits: Share) -> Share:
+    """One-hot label of logits at `LOGIT_BITS`, exact; the lowest index on ties at that resolution."""
+    return (await one_hot_ranks(party, logits))[0]
+
+
+async def relative_logits(party: Party, logits: Share) -> RelativeLogits:
+    """Label and relative logits of logits (batch, C) at `LOGIT_BITS`.
+
+    x_i = max(z_i - <l, z>, -128).  Exact at the label; elsewhere within 2^-16.
+    Failure: a wrap with probability |x| 2^-40 per entry.  Rounds: argmax, 1, a ReLU, 1.
+    """
+    ranks = await one_hot_ranks(party.at("rank"), logits, ranks=2)
+    label, second = ranks[0], ranks[1]
+    difference = as_additive(logits) - dot_product(label, logits)
+    opened = await open_additive(party.at("relative"), difference)
+    x = await view(party.at("relative"), opened, LOGIT_BITS - FRACTION_BITS)
+    above, _ = await relu(party.at("floor"), x - (FLOOR << FRACTION_BITS), bits=48)
+    x = above + (FLOOR << FRACTION_BITS)
+    return RelativeLogits(label, x, await dot(party.at("lead"), second, x))

@@ -1,0 +1,119 @@
+"""Secure noise validation, and the oblivious choice among all lanes.
+
+Source: SIGuard (NDSS 2025), section on noise validation.  What is validated is what is released: the label and
+the sign of h are taken of the very exponentials that the answer is selected from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from siguard.guard.defender import SharedDefender
+from siguard.guard.optimisation import Lane
+from siguard.mpc.arithmetic import remask, truncate
+from siguard.mpc.boolean import and_bits, invert, sign_bit, xor
+from siguard.mpc.compare import count_ring
+from siguard.mpc.conversion import bit_terms
+from siguard.mpc.concurrency import side_by_side
+from siguard.mpc.party import Party
+from siguard.mpc.share import Share
+from siguard.mpc.softmax import FRACTION_BITS
+from siguard.mpc.tables import lookup
+from siguard.ring import Z2, ring
+
+#: The label's entry of a released answer is 1 + 2^-12, every other one is validated to be at most 1 + 2^-13.
+LABEL_MARGIN = 1 << (FRACTION_BITS - 12)
+_TIE = 1 << (FRACTION_BITS - 13)
+
+
+@dataclass
+class Candidates:
+    """Unnormalised answers: entry 0 of the lane axis is the unguarded one.  E: (batch, 1 + lanes, C)."""
+
+    E: Share
+    lanes: Sequence[Lane]
+
+
+async def validate(party: Party, candidates: Candidates, label: Share, defender: SharedDefender) -> Share:
+    """Bit per row and lane, (batch, lanes): label kept and h0 h <= 0.
+
+    Rounds: those of `SharedDefender.forward`, 6 for signs, 2 for the conjunctions.
+    """
+    E = candidates.E
+    kept, on_other_side = await side_by_side(
+        lambda: _label_kept(party.at("label"), E[:, 1:]),
+        lambda: _crossed(party.at("crossed"), E, defender),
+    )
+    return await and_bits(party.at("both"), kept, on_other_side)
+
+
+async def _label_kept(party: Party, E: Share) -> Share:
+    """No entry exceeds the label's 1 by more than 2^-13: count the excesses, compare the count with 0."""
+    batch, lanes, classes = E.shape
+    beyond = E - ((1 << FRACTION_BITS) + _TIE + 1)
+    # Saturated exponentials reach e^12, which takes 34 bits.
+    below = await sign_bit(party.at("sign"), await truncate(party.at("reduce"), beyond, 0, ring(40)))
+    counts = count_ring(classes + 1)
+    excesses = await bit_terms(party.at("bits"), invert(below), counts)
+    count = await remask(party.at("count"), excesses.sum(-1))
+    is_zero = np.zeros((1, 1 << counts.bits), np.int64)
+    is_zero[0, 0] = 1
+    return (await lookup(party.at("none"), count, Z2.constant(is_zero), Z2)).reshape(batch, lanes)
+
+
+async def _crossed(party: Party, E: Share, defender: SharedDefender) -> Share:
+    """h0 h <= 0, with h = 0 on both sides: not both positive and not both negative."""
+    forward = await defender.forward(party.at("h"), E, E.sum(-1)[..., None])
+    h = (await defender.small_logit(party.at("logit"), forward))[..., 0]
+    signs = await sign_bit(party.at("signs"), Share.concatenate([(-h)[None], h[None]]))
+    own, others = signs[:, :, :1], signs[:, :, 1:]
+    same = await and_bits(party.at("same"), own.broadcast(*others.shape), others)
+    return invert(xor(same[0], same[1]))
+
+
+async def choose(party: Party, ok: Share, lanes: Sequence[Lane], outer: int) -> Share:
+    """One-hot bits of the lane whose noise is used, (batch, lanes); all 0 where none was accepted.
+
+    Walks the runs as the published loop does: reach(i, j) says that run i starts with j acceptances, the noise
+    of the last accepted run stays.  Rounds: outer - 1 forward and at most outer - 1 back.
+    """
+    index = {(lane.run, lane.accepted): position for position, lane in enumerate(lanes)}
+    accepted: list[Share] = []  # accepted[i]: (batch, i + 1) bits, reach(i, j) and ok(i, j)
+    rejected_before: Share | None = None
+    for run in range(outer):
+        positions = [index[run, j] for j in range(run + 1)]
+        here = ok[:, positions]
+        if rejected_before is None:
+            taken = here
+            missed = invert(here)
+        else:
+            # reach(i, j): j accepted before and rejected now, or j - 1 before and accepted now; exclusive.
+            empty = rejected_before[:, :1] * 0
+            reach = xor(
+                Share.concatenate([rejected_before, empty], axis=1),
+                Share.concatenate([empty, accepted[-1]], axis=1),
+            )
+            taken = await and_bits(party.at("run", run), reach, here)
+            missed = xor(reach, taken)
+        accepted.append(taken)
+        rejected_before = missed
+    return await _last_accepted(party, accepted, lanes)
+
+
+async def _last_accepted(party: Party, accepted: list[Share], lanes: Sequence[Lane]) -> Share:
+    outer = len(accepted)
+    chosen: list[Share] = [accepted[-1]]
+    none_later: Share | None = None
+    for run in range(outer - 2, -1, -1):
+        missed = invert(accepted[run + 1].sum(1)[:, None])
+        if none_later is None:
+            none_later = missed
+        else:
+            none_later = await and_bits(party.at("later", run), none_later, missed)
+        width = accepted[run].shape[1]
+        step = party.at("last", run)
+        chosen.insert(0, await and_bits(step, accepted[run], none_later.broadcast(accepted[run].shape[0], width)))
+    return Share.concatenate(chosen, axis=1)

@@ -1,0 +1,70 @@
+"""How a gate is declared: a coroutine with its cost formula attached.  Nothing is registered at import."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+from siguard.transport.frame import HEADER_BYTES
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Declared cost of one call: depth it adds, frames, and payload bytes of all parties.
+
+    The tests compare it with what the accountant measured; equality is exact.
+    """
+
+    rounds: int = 0
+    messages: int = 0
+    payload_bytes: int = 0
+
+    @property
+    def bytes(self) -> int:
+        """Payload and headers."""
+        return self.payload_bytes + self.messages * HEADER_BYTES
+
+    def __add__(self, other: Cost) -> Cost:
+        """One after the other."""
+        return Cost(
+            self.rounds + other.rounds,
+            self.messages + other.messages,
+            self.payload_bytes + other.payload_bytes,
+        )
+
+    def beside(self, other: Cost) -> Cost:
+        """Side by side: rounds overlap."""
+        both = self + other
+        return Cost(max(self.rounds, other.rounds), both.messages, both.payload_bytes)
+
+    def __mul__(self, times: int) -> Cost:
+        return Cost(self.rounds * times, self.messages * times, self.payload_bytes * times)
+
+    __rmul__ = __mul__
+
+
+@dataclass(frozen=True)
+class GateInfo:
+    """Metadata of a gate.  ``cost`` takes public sizes only (elements, width, ring bytes)."""
+
+    name: str
+    cost: Callable[..., Cost]
+
+
+def gate(cost: Callable[..., Cost]) -> Callable[[F], F]:
+    """Declare a protocol coroutine as a gate with this cost formula; the coroutine itself is unchanged."""
+
+    def attach(coroutine: F) -> F:
+        coroutine.__gate__ = GateInfo(coroutine.__qualname__, cost)  # type: ignore[attr-defined]
+        return coroutine
+
+    return attach
+
+
+def gate_info(coroutine: Any) -> GateInfo | None:
+    """The declaration of a gate, or None."""
+    info = getattr(coroutine, "__gate__", None)
+    return info if isinstance(info, GateInfo) else None

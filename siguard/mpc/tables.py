@@ -1,0 +1,79 @@
+"""Public tables at a secret index, for small index rings.
+
+The dealer knows the mask alpha of the index i = a + alpha mod 2^t, deals a unit vector with its 1 at alpha,
+and roles 0 and 1 take the inner product with the table rotated by a.  The unit vector serves any number of
+tables.  Point-function keys can replace the dealt vector behind the same call.
+"""
+
+from __future__ import annotations
+
+from math import prod
+
+import numpy as np
+
+from siguard.mpc.arithmetic import deal, deal_cost, exchange_cost, remask
+from siguard.mpc.gate import Cost, gate
+from siguard.mpc.party import Party
+from siguard.mpc.share import Additive, Share
+from siguard.ring import Ring, RingArray, Z64
+
+#: Index rings above this would need more dealt bytes than any other way to the same value.
+MAX_INDEX_BITS = 12
+
+
+def terms_cost(elements: int, index_bits: int, itemsize: int) -> Cost:
+    """A unit vector of 2^t elements for each index."""
+    return deal_cost(elements << index_bits, itemsize)
+
+
+@gate(cost=terms_cost)
+async def lookup_terms(party: Party, index: Share, tables: RingArray, target: Ring = Z64) -> Additive:
+    """tables[:, index] as an additive sharing of shape (m, *index.shape), before any exchange.
+
+    index: a wire of the ring Z_2^t.  tables: public, (m, 2^t), elements of ``target``; entry i serves the index
+    whose unsigned value is i.  [T(i)] = sum_j T(a + j mod 2^t) [j = alpha].  Exact.
+    Cost: 0 rounds, 2^t elements of ``target`` dealt per index, however many tables.  Source: gates.md, 6 and 7.
+    """
+    bits = index.ring.bits
+    size = 1 << bits
+    if bits > MAX_INDEX_BITS or tables.shape[1:] != (size,):
+        raise ValueError(f"tables of shape {tables.shape} for an index of {bits} bits")
+    shape = (prod(index.shape), size)
+
+    def unit_vectors() -> RingArray:
+        vectors = target.zeros(*shape)
+        vectors[np.arange(shape[0]), index.mask().reshape(-1)] = 1
+        return vectors
+
+    dealt = await deal(party, target, shape, unit_vectors, index.depth)
+    result_shape = (tables.shape[0], *index.shape)
+    if party.is_dealer:
+        return Additive(2, target, target.zeros(*result_shape), dealt.depth, dealer_part=False)
+
+    def inner_products() -> RingArray:
+        start = index.masked().reshape(-1)
+        rows = []
+        for table in tables:
+            rotated = np.lib.stride_tricks.sliding_window_view(np.concatenate([table, table[:-1]]), size)
+            rows.append(target.sum(target.mul(rotated[start], dealt.value), 1))
+        return np.stack(rows).reshape(result_shape)
+
+    value = await party.compute(inner_products, prod(shape) * len(tables))
+    return Additive(party.role, target, value, max(index.depth, dealt.depth), dealer_part=False)
+
+
+def lookup_cost(elements: int, index_bits: int, tables: int, itemsize: int) -> Cost:
+    """Dealt unit vectors, then one exchange of all results."""
+    return terms_cost(elements, index_bits, itemsize) + exchange_cost(elements * tables, itemsize)
+
+
+@gate(cost=lookup_cost)
+async def lookup(party: Party, index: Share, tables: RingArray, target: Ring = Z64) -> Share:
+    """tables[:, index] as wires of ``target``, shape (m, *index.shape).  Exact.  Cost: 1 round."""
+    return await remask(party, await lookup_terms(party, index, tables, target))
+
+
+def signed_indices(bits: int) -> np.ndarray:  # type: ignore[type-arg]
+    """The signed value of each table entry: 0 .. 2^(t-1) - 1, then -2^(t-1) .. -1."""
+    index = np.arange(1 << bits)
+    return np.where(index < 1 << (bits - 1), index, index - (1 << bits))

@@ -1,0 +1,66 @@
+"""The one place where traffic is counted: every frame once, at its sender, with its header.
+
+Rounds are the largest dependency depth of a frame: the depth travels with the data, so that concurrency
+and run-ahead cannot change the figure.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from dataclasses import dataclass, field
+
+
+@dataclass(slots=True)
+class Count:
+    """Messages and bytes (headers included), and the largest depth seen."""
+
+    messages: int = 0
+    bytes: int = 0
+    depth: int = 0
+
+    def add(self, size: int, depth: int) -> None:
+        """Count one frame."""
+        self.messages += 1
+        self.bytes += size
+        self.depth = max(self.depth, depth)
+
+
+@dataclass(slots=True)
+class Traffic:
+    """The frames of one call, from input sharing to reveal.
+
+    rounds: longest chain of dependent frames.  bytes_total, messages: all frames of all parties.
+    """
+
+    total: Count = field(default_factory=Count)
+    _steps: dict[str, Count] = field(default_factory=lambda: defaultdict(Count))
+    _links: dict[tuple[str, str], Count] = field(default_factory=lambda: defaultdict(Count))
+
+    def record(self, sender: str, receiver: str, step: str, size: int, depth: int) -> None:
+        """Count one frame of ``size`` bytes; called by the sending party's codec."""
+        self.total.add(size, depth)
+        self._steps[step].add(size, depth)
+        self._links[sender, receiver].add(size, depth)
+
+    @property
+    def rounds(self) -> int:
+        """Longest chain of dependent frames."""
+        return self.total.depth
+
+    @property
+    def bytes_total(self) -> int:
+        """Bytes of all frames with their headers."""
+        return self.total.bytes
+
+    @property
+    def messages(self) -> int:
+        """Number of frames."""
+        return self.total.messages
+
+    def by_step(self) -> dict[str, Count]:
+        """Counts per step path, in the order of the paths' names."""
+        return dict(sorted(self._steps.items()))
+
+    def by_link(self) -> dict[tuple[str, str], Count]:
+        """Counts per (sender, receiver)."""
+        return dict(sorted(self._links.items()))

@@ -1,0 +1,127 @@
+"""The frame codec: one array of ring elements with a header of fixed width.  Sans-IO.
+
+    | header, HEADER_BYTES | payload: the array's bytes, little-endian, C order |
+
+The header is msgpack, padded: [version, kind, session, step, depth, element type, shape, payload bytes].
+Its width is fixed so that traffic figures are exact and cannot depend on a value.  ``step`` is an 8-byte
+digest of the step path: both ends compute the path, so it needs no more than to be told apart.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+from enum import IntEnum
+from functools import lru_cache
+from math import prod
+from typing import Any
+
+import msgpack
+import numpy as np
+
+from siguard.errors import FrameError
+from siguard.prf import PROTOCOL_VERSION
+from siguard.ring import RingArray
+
+HEADER_BYTES = 80
+SESSION_BYTES = 16
+STEP_BYTES = 8
+MAX_AXES = 6
+#: Refused before anything is allocated for it.
+MAX_PAYLOAD_BYTES = 1 << 32
+
+_TYPES = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
+
+
+class Kind(IntEnum):
+    """What a frame is for."""
+
+    START = 1  # a request opens a session at a server
+    DATA = 2  # protocol data of a session
+    ABORT = 3  # the session failed at the party named in the payload
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """One message.  ``depth`` is 1 + the largest depth among the messages its value was computed from."""
+
+    kind: Kind
+    session: bytes
+    step: bytes
+    depth: int
+    payload: RingArray
+
+
+@lru_cache(maxsize=1 << 16)
+def step_digest(path: str) -> bytes:
+    """The 8 bytes that stand for a step path in a header."""
+    return hashlib.blake2b(path.encode(), digest_size=STEP_BYTES).digest()
+
+
+def encode_frame(frame: Frame) -> bytes:
+    """Bytes of a frame; the payload is copied once."""
+    payload = frame.payload
+    if payload.ndim > MAX_AXES:
+        raise FrameError(f"payload has {payload.ndim} axes; a frame carries at most {MAX_AXES}")
+    header: bytes = msgpack.packb(
+        (
+            PROTOCOL_VERSION,
+            int(frame.kind),
+            frame.session,
+            frame.step,
+            frame.depth,
+            payload.itemsize,
+            payload.shape,
+            payload.nbytes,
+        )
+    )
+    if len(header) > HEADER_BYTES:
+        raise FrameError(f"header of {len(header)} bytes does not fit {HEADER_BYTES}")
+    return header.ljust(HEADER_BYTES, b"\0") + payload.tobytes()
+
+
+def decode_frame(data: bytes) -> Frame:
+    """The frame in ``data``; the payload is a read-only view of it.  Raises `FrameError` on anything else."""
+    if len(data) < HEADER_BYTES:
+        raise FrameError(f"{len(data)} bytes are shorter than a frame header ({HEADER_BYTES})")
+    try:
+        unpacker = msgpack.Unpacker(max_buffer_size=HEADER_BYTES)
+        unpacker.feed(data[:HEADER_BYTES])
+        fields: Any = unpacker.unpack()
+        version, kind, session, step, depth, itemsize, shape, size = fields
+        if any(data[unpacker.tell() : HEADER_BYTES]):
+            raise FrameError("padding of the header is not zero")
+    except (ValueError, TypeError, msgpack.UnpackException) as error:
+        raise FrameError(f"not a frame header ({type(error).__name__})") from None
+    if version != PROTOCOL_VERSION:
+        raise FrameError(f"protocol version {version!r}; this side speaks {PROTOCOL_VERSION}")
+    _check(fields)
+    dtype = _TYPES[itemsize]
+    if size != len(data) - HEADER_BYTES or size != prod(shape) * itemsize or size > MAX_PAYLOAD_BYTES:
+        raise FrameError(f"payload of {len(data) - HEADER_BYTES} bytes; the header says {size!r}")
+    payload = np.frombuffer(data, dtype, offset=HEADER_BYTES).reshape(shape)
+    return Frame(Kind(kind), session, step, depth, payload)
+
+
+def _check(fields: Any) -> None:
+    """Types and ranges of every header field, so that nothing later has to ask."""
+    _, kind, session, step, depth, itemsize, shape, size = fields
+    good = (
+        kind in (Kind.START, Kind.DATA, Kind.ABORT)
+        and isinstance(session, bytes)
+        and len(session) == SESSION_BYTES
+        and isinstance(step, bytes)
+        and len(step) == STEP_BYTES
+        and _is_count(depth)
+        and _is_count(size)
+        and itemsize in _TYPES
+        and isinstance(shape, list)
+        and len(shape) <= MAX_AXES
+        and all(_is_count(length) for length in shape)
+    )
+    if not good:
+        raise FrameError("a header field has the wrong type or range")
+
+
+def _is_count(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
