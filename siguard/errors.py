@@ -1,15 +1,15 @@
 """The error tree.  Whose fault it is decides the class; where it began is in the attributes.
 
-    SiguardError
-      InputError            a value the caller passed: wrong shape, not finite, out of range (also a ValueError)
-        ScenarioError       a scenario file or an override
-      PolicyError           a guard configuration that the model owner did not sign
-      SecretError           local code tried to look at a secret (also a TypeError)
-      ProtocolError         a party broke the protocol or stopped taking part
-        DeadlineError       a wait on another party passed its deadline
-        PartyFailedError    a party reported that it failed, crashed or was cancelled
-        FrameError          bytes that are not a frame of this protocol version
-      RandomnessReuseError  an address of the pairwise randomness was used twice
+SiguardError
+  InputError            a value the caller passed: wrong shape, not finite, out of range (also a ValueError)
+    ScenarioError       a scenario file or an override
+  PolicyError           a guard configuration that the model owner did not sign
+  SecretError           local code tried to look at a secret (also a TypeError)
+  ProtocolError         a party broke the protocol or stopped taking part
+    DeadlineError       a wait on another party passed its deadline
+    PartyFailedError    a party reported that it failed, crashed or was cancelled
+    FrameError          bytes that are not a frame of this protocol version
+  RandomnessReuseError  an address of the pairwise randomness was used twice
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ and bits.  Signed values are read in two's complement.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -43,9 +43,7 @@ class Ring:
         self.itemsize = width // 8
         self.name = f"Z_2^{bits}"
         # The machine word wraps by itself where the ring fills it.
-        self._mask: np.unsignedinteger[Any] | None = (
-            None if bits == width else self.dtype.type((1 << bits) - 1)
-        )
+        self._mask: np.unsignedinteger[Any] | None = None if bits == width else self.dtype.type((1 << bits) - 1)
 
     def __repr__(self) -> str:
         return self.name
@@ -139,10 +137,11 @@ class BooleanRing(Ring):
         return x & y
 
     def sum(self, x: RingArray, axis: int) -> RingArray:  # noqa: D102 - as in Ring
-        return np.bitwise_xor.reduce(x, axis=axis)
+        total: RingArray = np.bitwise_xor.reduce(x, axis=axis)
+        return total
 
 
-@lru_cache(maxsize=None)
+@cache
 def ring(bits: int) -> Ring:
     """The ring Z_2^bits; one object per width."""
     return Ring(bits)
@@ -152,6 +151,8 @@ def ring(bits: int) -> Ring:
 Z64 = ring(64)
 #: Single bits, one to a byte.
 Z2 = ring(1)
+#: Bytes, for payloads that mix rings.
+BYTES = ring(8)
 #: Single bits, 64 to a word, for the adders.
 PACKED = BooleanRing()
 

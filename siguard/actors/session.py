@@ -58,6 +58,10 @@ class Mailbox:
         #: Why the session ended, once it failed.
         self.failure: SiguardError | None = None
         self.scope = trio.CancelScope()
+        #: Whom this session needs; None while that is not known yet.
+        self.members: frozenset[str] | None = None
+        #: The step this party was last seen at, for errors.
+        self.last_step: str | None = None
         self._arrived: dict[tuple[str, bytes], Frame] = {}
         self._waiting: dict[tuple[str, bytes], trio.Event] = {}
 
@@ -78,15 +82,21 @@ class Mailbox:
         if event is not None:
             event.set()
 
+    def needs(self, peer: str) -> bool:
+        """Whether the loss of a peer ends this session."""
+        return self.members is None or peer in self.members
+
     def fail(self, error: SiguardError) -> None:
         """End the session at this party with ``error``; the first one counts."""
         if self.failure is None:
+            error.step = error.step or self.last_step
             self.failure = error
             self.scope.cancel()
 
     async def take(self, sender: str, path: str) -> Frame:
         """The frame of a step; raises `DeadlineError` naming the sender when it does not come in time."""
         key = (sender, step_digest(path))
+        self.last_step = path
         if key not in self._arrived:
             event = self._waiting[key] = trio.Event()
             try:
@@ -116,6 +126,7 @@ class Outbox:
     async def send(self, peer: str, kind: Kind, path: str, depth: int, payload: RingArray) -> None:
         """Send one frame; raises `PartyFailedError` if the link is gone, `DeadlineError` if it is clogged."""
         box = self._mailbox
+        box.last_step = path
         data = encode_frame(Frame(kind, box.session, step_digest(path), depth, payload))
         self._traffic.record(box.party, peer, path, len(data), depth)
         where = {"party": peer, "session": box.session.hex(), "step": path}
@@ -150,9 +161,7 @@ class ServerSession:
         self._probe = probe
         self._client = client
         self._receiver = receiver
-        self._pairs = {
-            (i, j): pair_name(roles[i], roles[j]) for i in range(3) for j in range(i + 1, 3)
-        }
+        self._pairs = {(i, j): pair_name(roles[i], roles[j]) for i in range(3) for j in range(i + 1, 3)}
 
     def draw(
         self,
@@ -183,9 +192,7 @@ class ServerSession:
         """Send protocol data to another role."""
         return self.outbox.send(self.roles[role], Kind.DATA, path, depth, payload)
 
-    async def receive(
-        self, role: int, path: str, ring: Ring, shape: tuple[int, ...]
-    ) -> tuple[RingArray, int]:
+    async def receive(self, role: int, path: str, ring: Ring, shape: tuple[int, ...]) -> tuple[RingArray, int]:
         """The array that another role sends at this step; a wrong type or shape fails the session."""
         peer = self.roles[role]
         frame = await self.mailbox.take(peer, path)

@@ -18,19 +18,20 @@ C3_GROWTH = 10.0
 class PolicyDefaults:
     """A policy's own values for the fields that a configuration may leave open."""
 
-    outer: int
-    inner: int
-    learning_rate: float
-    #: Fields that may be set for this policy; setting another one is an error, never ignored.
-    fields: tuple[str, ...]
+    #: Public number of optimisation steps where it is not outer x inner.
+    steps: int = 0
+    #: Values of the fields that the policy has; setting another one is an error, never ignored.
+    outer: int | None = None
+    inner: int | None = None
+    learning_rate: float | None = None
 
 
-#: One line per policy.  ``outer * inner`` is the public number of optimisation steps per query.
+#: One line per policy.
 POLICIES: dict[str, PolicyDefaults] = {
-    "siguard": PolicyDefaults(3, 10, 0.8, ("outer", "inner", "learning_rate", "c1", "c2", "c3")),
-    "linesearch": PolicyDefaults(1, 1, 0.0, ()),
-    "label": PolicyDefaults(0, 0, 0.0, ()),
-    "none": PolicyDefaults(0, 0, 0.0, ()),
+    "siguard": PolicyDefaults(outer=3, inner=10, learning_rate=0.8),
+    "linesearch": PolicyDefaults(steps=1),
+    "label": PolicyDefaults(),
+    "none": PolicyDefaults(),
 }
 
 #: `linesearch`: confidences of the label that are tried, evenly spaced with both ends.
@@ -79,10 +80,8 @@ class GuardConfig:
             if isinstance(value, bool) or not isinstance(value, int):
                 raise InputError(f"{name}: found {value!r}; allowed: a whole number from 1 to {limit}, or None")
             if not 1 <= value <= limit:
-                cure = "; c3 grows tenfold with each accepted run and would leave the fixed-point range"
-                raise InputError(
-                    f"{name}: found {value}; allowed: 1 to {limit}{cure if value > limit and name == 'outer' else ''}"
-                )
+                cure = "; c3 grows tenfold with each accepted run" if name == "outer" and value > limit else ""
+                raise InputError(f"{name}: found {value}; allowed: 1 to {limit}{cure}")
         for name in ("learning_rate", "c1", "c2", "c3"):
             value = getattr(self, name)
             if value is None and name == "learning_rate":
@@ -96,12 +95,13 @@ class GuardConfig:
             self._check_used("learning_rate")
 
     def _check_used(self, name: str) -> None:
-        if name not in POLICIES[self.policy].fields:
+        if getattr(POLICIES[self.policy], name) is None:
             raise InputError(f"{name}: policy {self.policy!r} has no such parameter; leave it at None")
 
     def _check_ranges(self) -> None:
         full = self.resolved()
-        assert full.outer is not None and full.learning_rate is not None  # noqa: S101 - for the type checker
+        assert full.outer is not None  # noqa: S101 - for the type checker
+        assert full.learning_rate is not None  # noqa: S101 - for the type checker
         last_rate = full.learning_rate * LEARNING_RATE_GROWTH ** (full.outer - 1)
         if not 0 < last_rate <= LEARNING_RATE_LIMIT:
             allowed = LEARNING_RATE_LIMIT / LEARNING_RATE_GROWTH ** (full.outer - 1)
@@ -123,21 +123,19 @@ class GuardConfig:
             )
 
     def resolved(self) -> GuardConfig:
-        """The same configuration with the policy's own values in place of None (0 where they have no use)."""
+        """The same configuration with the policy's own values in place of None, where it has the parameter."""
         own = POLICIES[self.policy]
-        result = object.__new__(GuardConfig)  # skips validation: 0 stands for "has no use" here
-        fields = asdict(self)
-        for name in ("outer", "inner", "learning_rate"):
-            fields[name] = getattr(own, name) if fields[name] is None else fields[name]
-        for name, value in fields.items():
-            object.__setattr__(result, name, value)
+        result = object.__new__(GuardConfig)  # validated already
+        for name, value in asdict(self).items():
+            object.__setattr__(result, name, getattr(own, name, None) if value is None else value)
         return result
 
     @property
     def iterations(self) -> int:
         """Public number of optimisation steps per query: outer x inner, however they are scheduled."""
         full = self.resolved()
-        assert full.outer is not None and full.inner is not None  # noqa: S101 - for the type checker
+        if full.outer is None or full.inner is None:
+            return POLICIES[self.policy].steps
         return full.outer * full.inner
 
     def to_dict(self) -> dict[str, Any]:

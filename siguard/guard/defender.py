@@ -9,15 +9,26 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from math import ceil, exp, log2, sqrt
 
 import numpy as np
 
 from siguard.errors import InputError
 from siguard.guard.config import LEARNING_RATE_LIMIT
-from siguard.mpc.arithmetic import matmul, open_matmul, truncate, view
+from siguard.mpc.arithmetic import (
+    deal_cost,
+    exchange_cost,
+    matmul,
+    open_matmul,
+    product_cost,
+    truncate,
+    view,
+)
+from siguard.mpc.boolean import sign_cost
 from siguard.mpc.compare import is_positive
-from siguard.mpc.conversion import bit_multiply
+from siguard.mpc.conversion import bit_multiply, bit_multiply_cost
+from siguard.mpc.gate import Cost
 from siguard.mpc.party import Party
 from siguard.mpc.share import Opened, Share
 from siguard.mpc.softmax import FRACTION_BITS
@@ -151,3 +162,26 @@ class SharedDefender:
             gradient = await bit_multiply(party.at("mask", layer), forward.derivative_bits[layer], gradient)
             gradient = await matmul(party.at("layer", layer), gradient, self._transposed[layer], WEIGHT_BITS)
         return gradient
+
+
+def forward_cost(rows: int, shape: Sequence[int]) -> Cost:
+    """Declared cost of `SharedDefender.forward`; shape: widths of h from C to 1."""
+    total = exchange_cost(rows * shape[1], 8)
+    for width, following in pairwise(shape[1:]):
+        n = rows * width
+        total += deal_cost(n, 8) + deal_cost(n, ring(SIGN_BITS).itemsize) + sign_cost(n, SIGN_BITS)
+        total += bit_multiply_cost(n, 8) + exchange_cost(rows * following, 8)
+    return total
+
+
+def small_logit_cost(rows: int) -> Cost:
+    """Declared cost of `SharedDefender.small_logit`."""
+    return deal_cost(rows, ring(SIGN_BITS).itemsize)
+
+
+def backward_cost(rows: int, shape: Sequence[int]) -> Cost:
+    """Declared cost of `SharedDefender.backward`."""
+    total = Cost()
+    for before, width in pairwise(shape[:-1]):
+        total += bit_multiply_cost(rows * width, 8) + product_cost(rows * before, 8)
+    return total

@@ -155,7 +155,7 @@ async def optimise(
         first = step == 0
         current = state if first else state.spread(len(lanes))
         soft = await _softmax(party_step.at("softmax"), current, label)
-        domain = _log_domain(classes, max(rates), first)
+        domain = log_domain(classes, max(rates), first)
         if first:
             towards, logs = await side_by_side(
                 partial(_towards_zero, party_step.at("h"), soft, defender, terms),
@@ -188,10 +188,15 @@ async def _softmax(party: Party, state: _State, label: Share) -> _Softmax:
     return _Softmax(q, w, q.sum(-1)[..., None], w.sum(-1)[..., None], growth)
 
 
-def _log_domain(classes: int, largest_rate: float, first: bool) -> int:
+def log_domain(classes: int, largest_rate: float, first: bool) -> int:
     """Domain bits for the sums: up to C at the start, then one step's growth."""
     largest = classes + 0.5 if first else exp_float(sqrt(2) * 1.02 * largest_rate) * 1.02
     return ceil(log2(largest / (1 - 2.0**-8)))
+
+
+def norm_steps() -> int:
+    """Number of thresholds of the inverse root."""
+    return len(inverse_root_steps(*_NORM_RANGE, 2 * _GRADIENT_BITS, _ROOT_BITS)[0])
 
 
 async def _logarithms(party: Party, soft: _Softmax, domain: int) -> tuple[Share, Share]:
@@ -213,20 +218,17 @@ async def _towards_zero(party: Party, soft: _Softmax, defender: SharedDefender, 
     async def jacobian() -> Share:
         v = await defender.backward(party.at("backward"), forward)
         inner = (product(soft.factor, v) - dot_product(soft.q, v)).map(np.ascontiguousarray)
-        centred = await view(
-            party.at("centre"), await open_additive(party.at("centre"), inner), FRACTION_BITS
-        )
+        centred = await view(party.at("centre"), await open_additive(party.at("centre"), inner), FRACTION_BITS)
         opened = await open_additive(party.at("weigh"), product(soft.w, centred))
         return await view(party.at("weigh"), opened, FRACTION_BITS + WEIGHT_BITS - terms.gradient_bits)
 
     positive, gradient = await side_by_side(sign, jacobian)
     # sign(h) = 2 [h > 0] - 1, as the reference has it: -1 at 0.
-    return (await bit_product(party.at("signed"), positive, gradient)) * 2 - gradient
+    signed: Additive = (await bit_product(party.at("signed"), positive, gradient)) * 2 - gradient
+    return signed
 
 
-async def _keep_label(
-    party: Party, state: _State, soft: _Softmax, label: Share, terms: _Terms
-) -> Share:
+async def _keep_label(party: Party, state: _State, soft: _Softmax, label: Share, terms: _Terms) -> Share:
     """The other classes' part of one_hot(argmax(z + e)) - l, times the row's factor S^2 exp(-lag).
 
     0 while the label is kept.  The label's own entry is minus the sum and never computed.
@@ -241,9 +243,7 @@ async def _keep_label(
 
     async def scale() -> Share:
         squared = await multiply(party.at("square"), soft.factor, soft.factor, FRACTION_BITS)
-        return await multiply(
-            party.at("scale"), squared, soft.growth, 2 * FRACTION_BITS - terms.gradient_bits
-        )
+        return await multiply(party.at("scale"), squared, soft.growth, 2 * FRACTION_BITS - terms.gradient_bits)
 
     moved, factor = await side_by_side(lost, scale)
     return await multiply(party.at("product"), moved, factor)

@@ -3,29 +3,43 @@
 A policy is one module in `siguard.guard.policies` with
 
     async def protect(party, logits, defender, config) -> Share
+    def cost(batch, shape, config) -> Cost
 
 shares in, shares out: logits (batch, C) at `relative.LOGIT_BITS`, result (batch, C) at 16 fraction bits, entries
 >= 0, rows proportional to the confidences by a factor that is a function of the confidences, label kept.  Its
-frames depend on batch, C, the shape of h and the configuration only.  To add one: a module, a line here, its
-parameters in `siguard.guard.config`, and its float64 twin in `siguard.guard.reference`
+frames depend on batch, the shape of h and the configuration only, and `cost` declares them exactly.  To add one: a
+module, a line here, its parameters in `siguard.guard.config`, and its float64 twin in `siguard.guard.reference`
 (docs/adding-a-policy.md).
 """
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from typing import NamedTuple
 
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import SharedDefender
 from siguard.guard.policies import label, linesearch, none, siguard
+from siguard.mpc.gate import Cost
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share
 
-Protect = Callable[[Party, Share, SharedDefender, GuardConfig], Awaitable[Share]]
 
-PROTECT: dict[str, Protect] = {
-    "siguard": siguard.protect,
-    "linesearch": linesearch.protect,
-    "label": label.protect,
-    "none": none.protect,
+class Policy(NamedTuple):
+    """The two functions of a policy's module."""
+
+    protect: Callable[[Party, Share, SharedDefender, GuardConfig], Awaitable[Share]]
+    cost: Callable[[int, Sequence[int], GuardConfig], Cost]
+
+
+POLICIES: dict[str, Policy] = {
+    "siguard": Policy(siguard.protect, siguard.cost),
+    "linesearch": Policy(linesearch.protect, linesearch.cost),
+    "label": Policy(label.protect, label.cost),
+    "none": Policy(none.protect, none.cost),
 }
+
+
+def policy_cost(batch: int, shape: Sequence[int], config: GuardConfig) -> Cost:
+    """Declared cost of a configuration for ``batch`` rows and h of these widths, from C to 1."""
+    return POLICIES[config.policy].cost(batch, shape, config)

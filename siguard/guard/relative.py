@@ -8,8 +8,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from siguard.mpc.arithmetic import dot, dot_product, open_additive, view
-from siguard.mpc.compare import one_hot_ranks, relu
+from siguard.mpc.arithmetic import dot, dot_product, open_additive, product_cost, view
+from siguard.mpc.compare import one_hot_cost, one_hot_ranks, relu, relu_cost
+from siguard.mpc.gate import Cost
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share, as_additive
 from siguard.mpc.softmax import FRACTION_BITS
@@ -20,6 +21,8 @@ LOGIT_BITS = 24
 LOGIT_LIMIT = 2.0**20
 #: x saturates from below here: e^-128 is 0 in any answer.
 FLOOR = -128
+#: Ring in which x is compared with the floor: |x| < 2^31.
+_FLOOR_BITS = 48
 #: Subtracted at the label, it takes x - lead below everything that exp resolves: lead >= -142, see optimisation.
 LABEL_OFFSET = 168
 
@@ -49,6 +52,22 @@ async def relative_logits(party: Party, logits: Share) -> RelativeLogits:
     difference = as_additive(logits) - dot_product(label, logits)
     opened = await open_additive(party.at("relative"), difference)
     x = await view(party.at("relative"), opened, LOGIT_BITS - FRACTION_BITS)
-    above, _ = await relu(party.at("floor"), x - (FLOOR << FRACTION_BITS), bits=48)
+    above, _ = await relu(party.at("floor"), x - (FLOOR << FRACTION_BITS), bits=_FLOOR_BITS)
     x = above + (FLOOR << FRACTION_BITS)
     return RelativeLogits(label, x, await dot(party.at("lead"), second, x))
+
+
+def label_cost(batch: int, classes: int) -> Cost:
+    """Declared cost of `label_one_hot`."""
+    return one_hot_cost(batch, classes, 64, 1)
+
+
+def relative_cost(batch: int, classes: int) -> Cost:
+    """Declared cost of `relative_logits`."""
+    n = batch * classes
+    return (
+        one_hot_cost(batch, classes, 64, 2)
+        + product_cost(n, 8)
+        + relu_cost(n, _FLOOR_BITS, 8)
+        + product_cost(batch, 8)
+    )

@@ -11,21 +11,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from siguard.guard.defender import SharedDefender
+from siguard.guard.defender import SIGN_BITS, SharedDefender, forward_cost, small_logit_cost
 from siguard.guard.optimisation import Lane
-from siguard.mpc.arithmetic import remask, truncate
-from siguard.mpc.boolean import and_bits, invert, sign_bit, xor
+from siguard.mpc.arithmetic import deal_cost, exchange_cost, product_cost, remask, truncate
+from siguard.mpc.boolean import and_bits, invert, sign_bit, sign_cost, xor
 from siguard.mpc.compare import count_ring
-from siguard.mpc.conversion import bit_terms
 from siguard.mpc.concurrency import side_by_side
+from siguard.mpc.conversion import bit_terms
+from siguard.mpc.gate import Cost
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share
 from siguard.mpc.softmax import FRACTION_BITS
-from siguard.mpc.tables import lookup
+from siguard.mpc.tables import lookup, lookup_cost
 from siguard.ring import Z2, ring
 
 #: The label's entry of a released answer is 1 + 2^-12, every other one is validated to be at most 1 + 2^-13.
 LABEL_MARGIN = 1 << (FRACTION_BITS - 12)
+_KEPT_BITS = 40
 _TIE = 1 << (FRACTION_BITS - 13)
 
 
@@ -54,8 +56,7 @@ async def _label_kept(party: Party, E: Share) -> Share:
     """No entry exceeds the label's 1 by more than 2^-13: count the excesses, compare the count with 0."""
     batch, lanes, classes = E.shape
     beyond = E - ((1 << FRACTION_BITS) + _TIE + 1)
-    # Saturated exponentials reach e^12, which takes 34 bits.
-    below = await sign_bit(party.at("sign"), await truncate(party.at("reduce"), beyond, 0, ring(40)))
+    below = await sign_bit(party.at("sign"), await truncate(party.at("reduce"), beyond, 0, ring(_KEPT_BITS)))
     counts = count_ring(classes + 1)
     excesses = await bit_terms(party.at("bits"), invert(below), counts)
     count = await remask(party.at("count"), excesses.sum(-1))
@@ -117,3 +118,41 @@ async def _last_accepted(party: Party, accepted: list[Share], lanes: Sequence[La
         step = party.at("last", run)
         chosen.insert(0, await and_bits(step, accepted[run], none_later.broadcast(accepted[run].shape[0], width)))
     return Share.concatenate(chosen, axis=1)
+
+
+def validate_cost(batch: int, lanes: int, shape: Sequence[int]) -> Cost:
+    """Declared cost of `validate`; shape: widths of h."""
+    classes, rows = shape[0], batch * lanes
+    counts = count_ring(classes + 1)
+    n = rows * classes
+    kept = (
+        deal_cost(n, 8)
+        + sign_cost(n, _KEPT_BITS)
+        + deal_cost(n, counts.itemsize)
+        + exchange_cost(rows, counts.itemsize)
+        + lookup_cost(rows, counts.bits, 1, 1)
+    )
+    with_own = batch * (lanes + 1)
+    crossed = (
+        forward_cost(with_own, shape)
+        + small_logit_cost(with_own)
+        + sign_cost(2 * with_own, SIGN_BITS)
+        + product_cost(2 * rows, 1)
+    )
+    return kept.beside(crossed) + product_cost(rows, 1)
+
+
+def choose_cost(batch: int, outer: int) -> Cost:
+    """Declared cost of `choose`."""
+    total = Cost()
+    for run in range(1, outer):
+        total += product_cost(batch * (run + 1), 1)
+    for run in range(outer - 2, -1, -1):
+        # The conjunction with "none later" of run i waits for that of run i + 1 only.
+        last = product_cost(batch * (run + 1), 1)
+        if run < outer - 2:
+            later = product_cost(batch, 1)
+            total += later + Cost(0, last.messages, last.payload_bytes)
+        else:
+            total += Cost(0, last.messages, last.payload_bytes)
+    return total + Cost(rounds=1 if outer > 1 else 0)

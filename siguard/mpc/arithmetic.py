@@ -11,13 +11,15 @@ dealer's part is zero the wire needs no dealing (*re-mask*).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import prod
+
+import numpy as np
 
 from siguard.mpc.gate import Cost, gate
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Opened, Share, as_opened
-from siguard.ring import Ring, RingArray
+from siguard.ring import BYTES, Ring, RingArray
 
 # --- local products ---------------------------------------------------------------------------------------
 
@@ -132,8 +134,8 @@ async def _deal(
         part = await party.compute(lambda: party.draw(2, purpose, ring, shape), elements)
         return part, part, depth
     if party.role == 1:
-        part, depth = await party.channel.receive(2, party.path, ring, shape)
-        return part, part, depth
+        part, dealt_depth = await party.channel.receive(2, party.path, ring, shape)
+        return part, part, max(depth, dealt_depth)
     assert value is not None  # noqa: S101 - a programming error of a gate, not an input
     known = value
 
@@ -183,13 +185,32 @@ async def remask(party: Party, x: Additive) -> Share:
             lambda: (party.draw(1, "remask", ring, x.shape), party.draw(0, "remask", ring, x.shape)), elements
         )
         return Share(2, ring, y2, y0, x.depth)
-    mask, mine = await party.compute(lambda: _masked(party, x, elements), elements)
+    mask, mine = await party.compute(lambda: _masked(party, x), elements)
     theirs, depth = await party.exchange(mine, ring, x.depth)
     y1 = ring.add(mine, theirs)
     return Share(party.role, ring, *((mask, y1) if party.role == 0 else (y1, mask)), depth)
 
 
-def _masked(party: Party, x: Additive, elements: int) -> tuple[RingArray, RingArray]:
+async def remask_together(party: Party, terms: Sequence[Additive]) -> list[Share]:
+    """`remask` of several sharings, of any rings, in one exchange: one round, two messages."""
+    steps = [party.at("part", index) for index in range(len(terms))]
+    depth = max(x.depth for x in terms)
+    if party.is_dealer:
+        return [await remask(step, x) for step, x in zip(steps, terms, strict=True)]
+    masked = [_masked(step, x) for step, x in zip(steps, terms, strict=True)]
+    bytes_ring = BYTES
+    mine = np.concatenate([np.ascontiguousarray(part).view(np.uint8).reshape(-1) for _, part in masked])
+    theirs, depth = await party.exchange(mine, bytes_ring, depth)
+    results, start = [], 0
+    for x, (mask, part) in zip(terms, masked, strict=True):
+        piece = x.ring.from_bytes(theirs[start : start + part.nbytes].data, part.shape)
+        start += part.nbytes
+        y1 = x.ring.add(part, piece)
+        results.append(Share(party.role, x.ring, *((mask, y1) if party.role == 0 else (y1, mask)), depth))
+    return results
+
+
+def _masked(party: Party, x: Additive) -> tuple[RingArray, RingArray]:
     mask = party.draw(2, "remask", x.ring, x.shape)
     return mask, x.ring.sub(x.value, mask)
 

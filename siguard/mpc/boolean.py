@@ -8,13 +8,11 @@ from __future__ import annotations
 
 from math import prod
 
-import numpy as np
-
 from siguard.mpc.arithmetic import deal_cost, deal_wire, exchange_cost, multiply, product_cost, remask
 from siguard.mpc.gate import Cost, gate
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Opened, Share
-from siguard.ring import PACKED, Z2, bit_slices, unpack_bits
+from siguard.ring import PACKED, Z2, RingArray, bit_slices, unpack_bits
 
 
 def invert(bit: Share) -> Share:
@@ -68,7 +66,7 @@ async def sign_bit(party: Party, x: Share | Opened) -> Share:
     Exact for every x.  Masks: as in `multiply` at k = 1 over packed words.
     Cost: 1 + ceil(log2(k - 1)) rounds; about 9 k / 64 words per element in all (`sign_cost`).
     """
-    ring, shape = x.ring, x.shape
+    shape = x.shape
     elements, bits = prod(shape), x.ring.bits
     if bits < 2:
         raise ValueError("a sign needs a ring of at least 2 bits")
@@ -79,9 +77,7 @@ async def sign_bit(party: Party, x: Share | Opened) -> Share:
     sliced = None
     if not party.is_dealer:
         sliced = await party.compute(lambda: bit_slices(x.masked(), bits), work)
-    alpha = await deal_wire(
-        party.at("mask"), PACKED, rows, lambda: bit_slices(x.mask(), bits), x.depth, work=work
-    )
+    alpha = await deal_wire(party.at("mask"), PACKED, rows, lambda: bit_slices(x.mask(), bits), x.depth, work=work)
     # p = a xor alpha, where a is the wire (0, a, 0).
     propagate = alpha if sliced is None else alpha.with_masked(sliced)
     low = propagate[:-1]
@@ -96,7 +92,7 @@ async def sign_bit(party: Party, x: Share | Opened) -> Share:
     carry = await _carry_tree(party, generate, low)
     top = xor(carry, propagate[-1:])
 
-    def unpack(part: np.ndarray) -> np.ndarray:  # type: ignore[type-arg]
+    def unpack(part: RingArray) -> RingArray:
         return unpack_bits(part, elements).reshape(shape)
 
     return Share(x.role, Z2, unpack(top.first), unpack(top.second), top.depth)

@@ -6,8 +6,6 @@ take its place behind the same calls.
 
 from __future__ import annotations
 
-from math import prod
-
 import numpy as np
 
 from siguard.mpc.arithmetic import dot, exchange_cost, product_cost, remask, truncate

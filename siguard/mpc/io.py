@@ -63,10 +63,8 @@ async def reveal(party: Party, x: Share) -> None:
         return
     ring = x.ring
     rho = await party.compute(lambda: party.draw(1 - party.role, "reveal", ring, x.shape), prod(x.shape))
-    if party.role == 0:
-        part = ring.add(ring.add(x.first, x.second), rho)
-    else:
-        part = ring.sub(x.second, rho)
+    half = ring.add(x.first, x.second) if party.role == 0 else x.second
+    part = ring.add(half, rho) if party.role == 0 else ring.sub(half, rho)
     await party.channel.send_answer(party.path, x.depth + 1, part)
 
 

@@ -33,9 +33,7 @@ class Channel(Protocol):
         """Send to a role of this session."""
         ...
 
-    def receive_input(
-        self, path: str, ring: Ring, shape: tuple[int, ...]
-    ) -> Awaitable[tuple[RingArray, int]]:
+    def receive_input(self, path: str, ring: Ring, shape: tuple[int, ...]) -> Awaitable[tuple[RingArray, int]]:
         """The masked input that the client of this session sends."""
         ...
 
@@ -43,9 +41,7 @@ class Channel(Protocol):
         """Send to the one party that may learn the answer."""
         ...
 
-    def receive(
-        self, role: int, path: str, ring: Ring, shape: tuple[int, ...]
-    ) -> Awaitable[tuple[RingArray, int]]:
+    def receive(self, role: int, path: str, ring: Ring, shape: tuple[int, ...]) -> Awaitable[tuple[RingArray, int]]:
         """The elements a role sends at this step, checked against ring and shape, and their depth."""
         ...
 

@@ -70,7 +70,7 @@ class Share(Secret):
             return self._with(ring.sub(self.first, other.first), ring.sub(self.second, other.second), depth)
         return self + self.ring.neg(self.ring.constant(other))
 
-    def __rsub__(self, other: Public) -> Share:
+    def __rsub__(self, other: Public) -> Share:  # type: ignore[misc]  # an array leaves it to us, see Secret
         return -self + other
 
     def __neg__(self) -> Share:
@@ -160,9 +160,7 @@ class Additive(Secret):
 
     __slots__ = ("dealer_part", "depth", "ring", "role", "value")
 
-    def __init__(
-        self, role: int, ring: Ring, value: RingArray, depth: int, *, dealer_part: bool = True
-    ) -> None:
+    def __init__(self, role: int, ring: Ring, value: RingArray, depth: int, *, dealer_part: bool = True) -> None:
         self.role = role
         self.ring = ring
         self.value = value
@@ -212,6 +210,9 @@ class Additive(Secret):
     def map(self, rearrangement: Rearrangement) -> Additive:
         """A public rearrangement of elements."""
         return self._with(rearrangement(self.value))
+
+    def __getitem__(self, index: Any) -> Additive:
+        return self._with(self.value[index])
 
     def reshape(self, *shape: int) -> Additive:
         """The same elements in another shape."""

@@ -9,6 +9,7 @@ from __future__ import annotations
 from functools import lru_cache
 
 import numpy as np
+import numpy.typing as npt
 
 from siguard.mpc.arithmetic import (
     deal_cost,
@@ -17,53 +18,68 @@ from siguard.mpc.arithmetic import (
     open_additive,
     product,
     product_cost,
-    remask,
+    remask_together,
     truncate,
     view,
 )
+from siguard.mpc.conversion import bit_product, bit_terms
 from siguard.mpc.gate import Cost, gate
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Share
-from siguard.mpc.tables import lookup, lookup_cost, lookup_terms, signed_indices, terms_cost
+from siguard.mpc.tables import (
+    bit_terms_cost,
+    lookup,
+    lookup_bit_terms,
+    lookup_cost,
+    lookup_terms,
+    signed_indices,
+    terms_cost,
+)
 from siguard.ring import Z64, RingArray, ring
 
 #: Fraction bits of values in the guard.
 FRACTION_BITS = 16
 
-# exp: a fine index in steps of 1/8 over [-16, 16) and a coarse one in steps of 4 over [-256, 256).
-_FINE_BITS = 8
+# exp: a fine index in steps of 1/8 over the window [-11, 5), a coarse one in steps of 1 over [-256, 256).
+_FINE_BITS = 7
 _FINE_STEP_BITS = 3
-_COARSE_BITS = 7
-_COARSE_STEP_BITS = 2
-#: Arguments below this flush to 0; e^-12 is below the resolution of 16 bits.
-EXP_FLUSH = -12.0
-#: Arguments from this one on saturate: the result lies between e^8 and e^12.
-EXP_SATURATION = 8.0
+_COARSE_BITS = 9
+_WINDOW_START = -11
+#: Arguments below this may flush to 0, and do one below it.
+EXP_FLUSH = -10.0
+#: Arguments from this one on saturate.
+EXP_SATURATION = 5.0
+_SATURATED = round(float(np.exp(EXP_SATURATION)) * 2**FRACTION_BITS)
 
 
 @lru_cache(maxsize=1)
 def _fine_tables() -> RingArray:
-    """e^F and F for each fine index, at 16 fraction bits."""
-    F = signed_indices(_FINE_BITS) / 2.0**_FINE_STEP_BITS
+    """e^F and F for each fine index, at 16 fraction bits; the index counts from the middle of the window."""
+    middle = _WINDOW_START + 2 ** (_FINE_BITS - _FINE_STEP_BITS - 1)
+    F = signed_indices(_FINE_BITS) / 2.0**_FINE_STEP_BITS + middle
     return Z64.constant(np.rint(np.stack([np.exp(F), F]) * 2.0**FRACTION_BITS).astype(np.int64))
 
 
 @lru_cache(maxsize=1)
-def _coarse_tables() -> RingArray:
-    """Whether the fine index can be believed, and what to add where the argument is too large."""
-    start = signed_indices(_COARSE_BITS) * 2.0**_COARSE_STEP_BITS
-    inside = (start >= EXP_FLUSH) & (start <= EXP_SATURATION)
-    above = start > EXP_SATURATION
-    saturated = np.rint(np.exp(EXP_SATURATION) * 2.0**FRACTION_BITS).astype(np.int64)
-    return Z64.constant(np.stack([inside.astype(np.int64), above * saturated]))
+def _coarse_tables() -> npt.NDArray[np.uint8]:
+    """Whether x is inside the window of the fine index, and whether it is above.
+
+    The coarse index is floor(x) or one more, so inside is [-10, 4]: -10 <= index means x >= -11, index <= 4
+    means x < 5.
+    """
+    start = signed_indices(_COARSE_BITS)
+    inside = (start > _WINDOW_START) & (start < EXP_SATURATION)
+    return np.stack([inside, start >= EXP_SATURATION]).astype(np.uint8)
 
 
 def exp_cost(elements: int) -> Cost:
     """Two small indices, their unit vectors, then three rounds."""
-    indices = deal_cost(elements, 1) + deal_cost(elements, 1)
-    tables = terms_cost(elements, _FINE_BITS, 8) + terms_cost(elements, _COARSE_BITS, 8)
-    middle = exchange_cost(2 * elements, 8) + deal_cost(elements, 8) + deal_cost(elements, 8)
-    return indices + tables + exchange_cost(4 * elements, 8) + middle + product_cost(elements, 8)
+    indices = deal_cost(elements, 1) + deal_cost(elements, 2)
+    tables = terms_cost(elements, _FINE_BITS, 8) + bit_terms_cost(elements, _COARSE_BITS)
+    first = Cost(rounds=1, messages=2, payload_bytes=2 * elements * (2 * 8 + 2))
+    guarded = deal_cost(2 * elements, 8) + deal_cost(elements, 8)
+    second = exchange_cost(2 * elements, 8) + deal_cost(elements, 8) * 2
+    return indices + tables + first + guarded + second + product_cost(elements, 8)
 
 
 @gate(cost=exp_cost)
@@ -71,28 +87,33 @@ async def exp(party: Party, x: Share) -> Share:
     """e^x for x and result at 16 fraction bits.
 
     x = F + lo with F a multiple of 1/8 and |lo| < 1/8:  e^x = e^F (1 + lo (lo + 2 + 2^-8) / 2), where the factor
-    2^-8 spreads the cubic term evenly (Chebyshev), times a flag from the coarse index.
-    Range: |x| < 240.  For x < 8: |error| <= 1.2e-4 e^x + 6e-5, and results below e^-12 may be 0; x < -16 gives
-    exactly 0 and x = 0 exactly 1.  From 8 to 12 the result is e^x or larger than e^8, above 12 it is e^8:
-    saturation, never garbage.  Failure: a wrap of the last truncation, e^x 2^-32.
-    Cost: 3 rounds; 3,138 bytes dealt and 128 exchanged per element.
+    2^-8 spreads the cubic term evenly (Chebyshev), times a bit from the coarse index, plus e^5 where x is large.
+    Range: |x| < 255.  For -10 <= x < 4: |error| <= 1.2e-4 e^x + 6e-5, and x = 0 gives exactly 1.  From -11 to -10
+    the result may be 0 instead (an error of 4.6e-5), below it is.  From 4 to 5 it is e^x or e^5, above e^5.
+    Failure: a wrap of the last truncation, e^x 2^-32.
+    Cost: 3 rounds; 1,144 bytes dealt and 84 exchanged per element.
     Source: gates.md, 6, with dealt unit vectors in place of point functions.
     """
-    f, shape = FRACTION_BITS, x.shape
-    fine = await truncate(party.at("fine"), x, f - _FINE_STEP_BITS, ring(_FINE_BITS))
-    coarse = await truncate(party.at("coarse"), x, f + _COARSE_STEP_BITS, ring(_COARSE_BITS))
+    f = FRACTION_BITS
+    middle = _WINDOW_START + 2 ** (_FINE_BITS - _FINE_STEP_BITS - 1)
+    shifted = x - (middle << f)
+    fine = await truncate(party.at("fine"), shifted, f - _FINE_STEP_BITS, ring(_FINE_BITS))
+    coarse = await truncate(party.at("coarse"), x, f, ring(_COARSE_BITS))
     fine_terms = await lookup_terms(party.at("fine table"), fine, _fine_tables())
-    coarse_terms = await lookup_terms(party.at("coarse table"), coarse, _coarse_tables())
-    read = await remask(party.at("tables"), Additive.concatenate([fine_terms, coarse_terms]))
-    power, start, inside, saturated = (read[i] for i in range(4))
+    coarse_terms = await lookup_bit_terms(party.at("coarse table"), coarse, _coarse_tables())
+    read, bits = await remask_together(party.at("tables"), [fine_terms, coarse_terms])
+    power, start, inside, above = read[0], read[1], bits[0], bits[1]
 
     rest = x - start
     spread = rest + ((2 << f) + (1 << (f - 8)))
-    terms = Additive.concatenate([product(rest, spread).reshape(1, *shape), product(power, inside).reshape(1, *shape)])
+    guarded_terms = await bit_product(party.at("inside"), inside, power)
+    saturated = await bit_terms(party.at("above"), above, Z64) * _SATURATED
+    terms = Additive.concatenate([product(rest, spread)[None], guarded_terms[None]])
     opened = await open_additive(party.at("polynomial"), terms)
     correction = await view(party.at("correction"), opened[0], f + 1)
     guarded = await view(party.at("guarded"), opened[1])
-    return await multiply(party.at("product"), guarded, correction + (1 << f), f) + saturated
+    product_terms = product(guarded, correction + (1 << f)) + saturated * (1 << f)
+    return await view(party.at("product"), await open_additive(party.at("product"), product_terms), f)
 
 
 @lru_cache(maxsize=16)
@@ -113,9 +134,7 @@ def log_cost(elements: int, domain_bits: int) -> Cost:
     """An index, its unit vector, three rounds."""
     bits = log_index_bits(domain_bits)
     return (
-        deal_cost(elements, ring(bits).itemsize)
-        + lookup_cost(elements, bits, 3, 8)
-        + product_cost(elements, 8) * 2
+        deal_cost(elements, ring(bits).itemsize) + lookup_cost(elements, bits, 3, 8) + product_cost(elements, 8) * 2
     )
 
 
@@ -136,8 +155,6 @@ async def log(party: Party, u: Share, domain_bits: int) -> Share:
     return logarithm + await multiply(party.at("series"), ratio, (2 << f) - ratio, f + 1)
 
 
-
-
 @lru_cache(maxsize=16)
 def _reciprocal_table(domain_bits: int, index_bits: int) -> RingArray:
     """1 / H for each index, at 16 fraction bits; the first cell is read at its middle."""
@@ -151,9 +168,7 @@ def reciprocal_cost(elements: int, domain_bits: int) -> Cost:
     """An index, its unit vector, a table and one Newton step."""
     bits = log_index_bits(domain_bits)
     return (
-        deal_cost(elements, ring(bits).itemsize)
-        + lookup_cost(elements, bits, 1, 8)
-        + product_cost(elements, 8) * 2
+        deal_cost(elements, ring(bits).itemsize) + lookup_cost(elements, bits, 1, 8) + product_cost(elements, 8) * 2
     )
 
 

@@ -63,5 +63,3 @@ def inverse_root_steps(
     thresholds = np.rint(2.0 ** (exponents[1:-1] + scale_bits)).astype(np.int64)
     middles = (exponents[:-1] + exponents[1:]) / 2
     return thresholds, np.rint(2.0 ** (result_bits - middles / 2)).astype(np.int64)
-
-

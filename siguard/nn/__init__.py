@@ -1,1 +1,1 @@
-"""."""
+"""Dense ReLU networks: plaintext containers, and inference on shares."""

@@ -28,7 +28,8 @@ class DenseNetwork:
 
     def __init__(self, layers: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]]) -> None:
         checked: list[tuple[FloatArray, FloatArray]] = []
-        for index, layer in enumerate(layers):
+        given: Iterable[Any] = layers
+        for index, layer in enumerate(given):
             if not isinstance(layer, (tuple, list)) or len(layer) != 2:
                 raise InputError(f"{self._what} layer {index}: expected a pair (W, b)")
             W = self._number_array(layer[0], f"{self._what} layer {index}: W")
@@ -67,7 +68,7 @@ class DenseNetwork:
         return f"{type(self).__name__}({'-'.join(map(str, self.shape))})"
 
     def __call__(self, inputs: npt.ArrayLike) -> FloatArray:
-        """Float64 forward pass of inputs of shape (batch, in); returns (batch, out) without a final activation."""
+        """Float64 forward pass: inputs (batch, in) to (batch, out), no final activation."""
         activation = np.asarray(inputs, dtype=np.float64)
         for index, (W, b) in enumerate(self.layers):
             if index:
@@ -103,7 +104,7 @@ class DenseNetwork:
             raise InputError(f"{cls._what} file {path}: no such file") from None
         except (OSError, ValueError, EOFError) as error:
             raise InputError(f"{cls._what} file {path}: not an .npz of plain arrays ({error})") from None
-        layers = []
+        layers: list[tuple[FloatArray, FloatArray]] = []
         while f"W{len(layers)}" in arrays:
             index = len(layers)
             if f"b{index}" not in arrays:

@@ -42,6 +42,18 @@ class Traffic:
         self._steps[step].add(size, depth)
         self._links[sender, receiver].add(size, depth)
 
+    def merge(self, other: Traffic) -> None:
+        """Add the frames of another record."""
+        for mine, theirs in ((self._steps, other._steps), (self._links, other._links)):
+            for key, count in theirs.items():
+                into = mine[key]  # type: ignore[index]
+                into.messages += count.messages
+                into.bytes += count.bytes
+                into.depth = max(into.depth, count.depth)
+        self.total.messages += other.total.messages
+        self.total.bytes += other.total.bytes
+        self.total.depth = max(self.total.depth, other.total.depth)
+
     @property
     def rounds(self) -> int:
         """Longest chain of dependent frames."""

@@ -30,7 +30,7 @@ MAX_AXES = 6
 #: Refused before anything is allocated for it.
 MAX_PAYLOAD_BYTES = 1 << 32
 
-_TYPES = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
+_TYPES: dict[int, np.dtype[Any]] = {1: np.dtype("<u1"), 2: np.dtype("<u2"), 4: np.dtype("<u4"), 8: np.dtype("<u8")}
 
 
 class Kind(IntEnum):
@@ -39,6 +39,7 @@ class Kind(IntEnum):
     START = 1  # a request opens a session at a server
     DATA = 2  # protocol data of a session
     ABORT = 3  # the session failed at the party named in the payload
+    GRANT = 4  # the model owner permits a guard configuration
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,7 +100,7 @@ def decode_frame(data: bytes) -> Frame:
     dtype = _TYPES[itemsize]
     if size != len(data) - HEADER_BYTES or size != prod(shape) * itemsize or size > MAX_PAYLOAD_BYTES:
         raise FrameError(f"payload of {len(data) - HEADER_BYTES} bytes; the header says {size!r}")
-    payload = np.frombuffer(data, dtype, offset=HEADER_BYTES).reshape(shape)
+    payload: RingArray = np.frombuffer(data, dtype, offset=HEADER_BYTES).reshape(shape)
     return Frame(Kind(kind), session, step, depth, payload)
 
 
@@ -107,7 +108,7 @@ def _check(fields: Any) -> None:
     """Types and ranges of every header field, so that nothing later has to ask."""
     _, kind, session, step, depth, itemsize, shape, size = fields
     good = (
-        kind in (Kind.START, Kind.DATA, Kind.ABORT)
+        kind in tuple(Kind)
         and isinstance(session, bytes)
         and len(session) == SESSION_BYTES
         and isinstance(step, bytes)

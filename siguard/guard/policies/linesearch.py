@@ -1,4 +1,4 @@
-"""`linesearch`: among eight confidences of the label, spread over the others as they are, the one where |h| is least.
+"""`linesearch`: of eight public confidences of the label, the one where |h| is least.
 
 No gradient, one sequential pass.  The candidates are c l + (1 - c) rest for the label's one-hot l and the softmax
 ``rest`` of the other classes' logits, with c raised to 1.02 m / (1 + m), m = max rest, so that the label is kept.
@@ -7,19 +7,23 @@ Everything is multiplied by W = sum exp(x_i - runner-up) = 1 / m, which is a fun
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from siguard.guard.config import LINESEARCH_CANDIDATES, LINESEARCH_MARGIN, GuardConfig
-from siguard.guard.defender import SharedDefender
-from siguard.guard.relative import LABEL_OFFSET, relative_logits
-from siguard.mpc.arithmetic import multiply, open_additive, product, view
-from siguard.mpc.boolean import sign_bit
-from siguard.mpc.compare import one_hot_argmax, relu
+from siguard.guard.defender import SIGN_BITS, SharedDefender, forward_cost, small_logit_cost
+from siguard.guard.relative import LABEL_OFFSET, relative_cost, relative_logits
+from siguard.mpc.arithmetic import multiply, open_additive, product, product_cost, view
+from siguard.mpc.boolean import sign_bit, sign_cost
+from siguard.mpc.compare import one_hot_argmax, one_hot_cost, relu, relu_cost
 from siguard.mpc.concurrency import side_by_side
-from siguard.mpc.conversion import bit_multiply
+from siguard.mpc.conversion import bit_multiply, bit_multiply_cost
+from siguard.mpc.gate import Cost
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share
-from siguard.mpc.softmax import FRACTION_BITS, exp, reciprocal
+from siguard.mpc.softmax import FRACTION_BITS, exp, exp_cost, reciprocal, reciprocal_cost
+from siguard.ring import ring
 
 
 async def protect(party: Party, logits: Share, defender: SharedDefender, config: GuardConfig) -> Share:
@@ -53,3 +57,22 @@ async def protect(party: Party, logits: Share, defender: SharedDefender, config:
     best = await one_hot_argmax(party.at("least |h|"), -magnitude)
     chosen = product(best.reshape(batch, candidates, 1), p).sum(1)
     return await view(party.at("answer"), await open_additive(party.at("answer"), chosen))
+
+
+def cost(batch: int, shape: Sequence[int], config: GuardConfig) -> Cost:
+    """Declared cost of `protect`; shape: widths of h from C to 1."""
+    classes, candidates = shape[0], len(LINESEARCH_CANDIDATES)
+    n, rows = batch * classes, batch * candidates
+    clamp = reciprocal_cost(batch, classes.bit_length()) + relu_cost(rows, 32, 8)
+    return (
+        relative_cost(batch, classes)
+        + exp_cost(n)
+        + clamp.beside(product_cost(n, 8))
+        + product_cost(rows * classes, 8)
+        + forward_cost(rows, shape)
+        + small_logit_cost(rows)
+        + sign_cost(rows, SIGN_BITS)
+        + bit_multiply_cost(rows, ring(SIGN_BITS).itemsize)
+        + one_hot_cost(batch, candidates, SIGN_BITS, 1)
+        + product_cost(n, 8)
+    )

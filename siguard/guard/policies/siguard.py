@@ -5,16 +5,20 @@ Source: SIGuard (Wang, Liu, Lai, Yi, Yuan, NDSS 2025); full gradient, exact soft
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import SharedDefender
 from siguard.guard.optimisation import lanes_of, optimise
-from siguard.guard.relative import relative_logits
-from siguard.guard.validation import LABEL_MARGIN, Candidates, choose, validate
-from siguard.mpc.arithmetic import remask
+from siguard.guard.optimisation_cost import optimise_cost
+from siguard.guard.relative import relative_cost, relative_logits
+from siguard.guard.validation import LABEL_MARGIN, Candidates, choose, choose_cost, validate, validate_cost
+from siguard.mpc.arithmetic import deal_cost, exchange_cost, remask
 from siguard.mpc.conversion import bit_product
+from siguard.mpc.gate import Cost
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share, as_additive
-from siguard.mpc.softmax import exp
+from siguard.mpc.softmax import exp, exp_cost
 
 
 async def protect(party: Party, logits: Share, defender: SharedDefender, config: GuardConfig) -> Share:
@@ -36,3 +40,20 @@ async def protect(party: Party, logits: Share, defender: SharedDefender, config:
     party.observe("chosen", chosen)
     party.observe("x", x)
     return answer + relative.label * LABEL_MARGIN
+
+
+def cost(batch: int, shape: Sequence[int], config: GuardConfig) -> Cost:
+    """Declared cost of `protect`; shape: widths of h from C to 1."""
+    full = config.resolved()
+    assert full.outer is not None  # noqa: S101 - for the type checker
+    lanes = lanes_of(full.outer)
+    every = batch * len(lanes) * shape[0]
+    return (
+        relative_cost(batch, shape[0])
+        + optimise_cost(batch, shape, full, lanes)
+        + exp_cost(every + batch * shape[0])
+        + validate_cost(batch, len(lanes), shape)
+        + choose_cost(batch, full.outer)
+        + deal_cost(2 * every, 8)
+        + exchange_cost(batch * shape[0], 8)
+    )

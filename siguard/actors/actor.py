@@ -1,0 +1,199 @@
+"""`Actor`: a party with links, a mailbox per session, and the rule for how a session ends.
+
+A session that fails at one party is aborted at all others with an error that names the party where it began;
+a party that stops closes its links, which its peers see.  Sessions beside it go on.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+import structlog
+import trio
+
+from siguard.actors.messages import Abort, abort_for, error_from
+from siguard.actors.session import DEFAULT_DEADLINE, Mailbox, Outbox
+from siguard.errors import PartyFailedError, SiguardError
+from siguard.transport.accountant import Traffic
+from siguard.transport.frame import Frame, Kind, decode_frame
+from siguard.transport.link import Link, LinkClosedError
+
+#: Ended sessions that are remembered, so that late frames do not open them again.
+_REMEMBERED = 4096
+
+
+class Ledger:
+    """Traffic of each session of this process, filled by the senders' codecs."""
+
+    def __init__(self) -> None:
+        self._sessions: dict[bytes, Traffic] = {}
+
+    def traffic(self, session: bytes) -> Traffic:
+        """The counts of a session."""
+        return self._sessions.setdefault(session, Traffic())
+
+    def take(self, session: bytes) -> Traffic:
+        """The counts of an ended session, which is then forgotten."""
+        return self._sessions.pop(session, Traffic())
+
+
+class Actor:
+    """One party: pumps its links into mailboxes; subclasses say what a session does."""
+
+    def __init__(
+        self, name: str, links: Mapping[str, Link], ledger: Ledger, deadline: float = DEFAULT_DEADLINE
+    ) -> None:
+        self.name = name
+        self.deadline = deadline
+        self._links = dict(links)
+        self._ledger = ledger
+        self._mailboxes: dict[bytes, Mailbox] = {}
+        self._ended: OrderedDict[bytes, None] = OrderedDict()
+        self._log = structlog.get_logger("siguard").bind(party=name)
+        self._scope = trio.CancelScope()
+        self.nursery: trio.Nursery | None = None
+
+    # Lifecycle --------------------------------------------------------------------------------------------
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until `stop` is called or this task is cancelled; closes every link in the end."""
+        try:
+            with self._scope:
+                async with trio.open_nursery() as nursery:
+                    self.nursery = nursery
+                    for peer in list(self._links):
+                        nursery.start_soon(self._pump, peer)
+                    task_status.started()
+                    await trio.sleep_forever()
+        finally:
+            self.nursery = None
+            for session in list(self._mailboxes):
+                self._mailboxes[session].fail(self._stopped(session))
+            with trio.CancelScope(shield=True):
+                for peer in list(self._links):
+                    await self._links.pop(peer).aclose()
+
+    def stop(self) -> None:
+        """End this party at once, as a crash would."""
+        self._scope.cancel()
+
+    def _stopped(self, session: bytes) -> PartyFailedError:
+        return PartyFailedError(f"{self.name} was stopped", party=self.name, session=session.hex())
+
+    # Frames in --------------------------------------------------------------------------------------------
+
+    async def _pump(self, peer: str) -> None:
+        link = self._links[peer]
+        try:
+            while True:
+                self._dispatch(peer, decode_frame(await link.receive()))
+        except LinkClosedError:
+            reason = f"{peer} closed its link to {self.name}"
+        except SiguardError as error:
+            reason = f"{peer} sent what is not a frame: {error.message}"
+        self._lose(peer, reason)
+
+    def _lose(self, peer: str, reason: str) -> None:
+        """Every open session needs all parties: end them here, naming the peer."""
+        self._links.pop(peer, None)
+        self._log.info("peer lost", peer=peer)
+        for session, mailbox in list(self._mailboxes.items()):
+            if mailbox.needs(peer):
+                mailbox.fail(PartyFailedError(reason, party=peer, session=session.hex()))
+
+    def _dispatch(self, peer: str, frame: Frame) -> None:
+        session = frame.session
+        if session in self._ended:
+            return
+        if frame.kind is Kind.ABORT:
+            self.mailbox(session).fail(error_from(Abort.decode(frame.payload), session))
+        elif frame.kind in (Kind.START, Kind.GRANT):
+            self._on_start(peer, frame)
+        else:
+            self.mailbox(session).deliver(peer, frame)
+
+    def _on_start(self, peer: str, frame: Frame) -> None:
+        """A request; only servers take them."""
+        self.mailbox(frame.session).fail(
+            PartyFailedError(f"{self.name} takes no requests", party=peer, session=frame.session.hex())
+        )
+
+    # Sessions ---------------------------------------------------------------------------------------------
+
+    def mailbox(self, session: bytes) -> Mailbox:
+        """The mailbox of a session, opened at its first use."""
+        if session not in self._mailboxes:
+            self._mailboxes[session] = Mailbox(session, self.name, self.deadline)
+        return self._mailboxes[session]
+
+    def outbox(self, session: bytes) -> Outbox:
+        """Where this party's frames of a session go out and are counted."""
+        return Outbox(self.mailbox(session), self._links, self._ledger.traffic(session))
+
+    async def within_session(
+        self, session: bytes, tell: Iterable[str], body: Callable[[], Awaitable[None]]
+    ) -> SiguardError | None:
+        """Run this party's part of a session; on failure tell the others and return the error.
+
+        A session that the caller cancels is aborted at the others too, and the cancellation goes on.
+        """
+        mailbox = self.mailbox(session)
+        mailbox.members = frozenset(tell)
+        if mailbox.failure is not None:
+            mailbox.scope.cancel()
+        error: SiguardError | None = None
+        finished = False
+        try:
+            with mailbox.scope:
+                await body()
+                finished = True
+        except Exception as problem:
+            error = self._as_siguard_error(problem, mailbox)
+        finally:
+            # Whoever cancelled: a failure told by a peer is in the mailbox, anything else began here.
+            remote = mailbox.failure if error is None and not finished else None
+            if not finished and remote is None:
+                told = error or PartyFailedError(f"{self.name} left the session", party=self.name)
+                await self._tell(session, tell, told)
+            self._forget(session)
+        return error or remote
+
+    def _as_siguard_error(self, problem: BaseException, mailbox: Mailbox) -> SiguardError:
+        leaf = problem
+        while isinstance(leaf, BaseExceptionGroup):
+            leaf = next((e for e in leaf.exceptions if isinstance(e, SiguardError)), leaf.exceptions[0])
+        if isinstance(leaf, SiguardError):
+            leaf.session = leaf.session or mailbox.session.hex()
+            leaf.party = leaf.party or self.name
+            leaf.step = leaf.step or mailbox.last_step
+            return leaf
+        # The text of a foreign exception may hold values: only its type leaves the party.
+        self._log.error("session failed", session=mailbox.session.hex(), error=type(leaf).__name__)
+        wrapped = PartyFailedError(
+            f"{self.name} failed with {type(leaf).__name__}",
+            party=self.name,
+            session=mailbox.session.hex(),
+            step=mailbox.last_step,
+        )
+        wrapped.__cause__ = leaf
+        return wrapped
+
+    async def _tell(self, session: bytes, peers: Iterable[str], error: SiguardError) -> None:
+        """Abort the session at the others; best effort, bounded, and not stopped by a cancellation."""
+        outbox = self.outbox(session)
+        payload = abort_for(error, self.name).encode()
+        with trio.move_on_after(1) as scope:
+            scope.shield = True
+            for peer in peers:
+                if peer in self._links:
+                    try:
+                        await outbox.send(peer, Kind.ABORT, "abort", 0, payload)
+                    except SiguardError:
+                        continue
+
+    def _forget(self, session: bytes) -> None:
+        self._mailboxes.pop(session, None)
+        self._ended[session] = None
+        while len(self._ended) > _REMEMBERED:
+            self._ended.popitem(last=False)

@@ -1,0 +1,150 @@
+"""Parties outside the servers: the model owner, the user, and the test role upstream."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+from nacl.signing import SigningKey
+
+from siguard.actors.actor import Actor, Ledger
+from siguard.actors.messages import Grant, Load, Request, grant_bytes
+from siguard.actors.server import LOAD_DEALER, OWNER
+from siguard.actors.session import DEFAULT_DEADLINE, SERVERS, check_payload, client_pair, pair_name, roles_for
+from siguard.guard.config import GuardConfig
+from siguard.mpc.io import mask_input, open_answer
+from siguard.mpc.softmax import FRACTION_BITS
+from siguard.prf import PairwiseRandomness
+from siguard.ring import Z64, Ring, RingArray, decode
+from siguard.transport.frame import Kind
+from siguard.transport.link import Link
+
+#: A user waits this many times a server's deadline: servers notice a failure and tell, within theirs.
+_ANSWER_PATIENCE = 20
+
+
+class Answer(NamedTuple):
+    """What the user is sent: confidences up to a factor per row that is a function of them."""
+
+    confidences: npt.NDArray[np.float64]
+    depth: int
+
+
+class Client(Actor):
+    """A party that shares inputs with the servers, with mask keys of its own with each pair of them."""
+
+    def __init__(
+        self,
+        name: str,
+        links: Mapping[str, Link],
+        ledger: Ledger,
+        keys: Mapping[str, bytes],
+        deadline: float = DEFAULT_DEADLINE,
+    ) -> None:
+        super().__init__(name, links, ledger, deadline * _ANSWER_PATIENCE)
+        self._keys = dict(keys)
+
+    async def send_input(self, session: bytes, dealer: str, opening: RingArray, value: RingArray) -> None:
+        """Open the session at every server, and send x1 of a fresh sharing to roles 0 and 1."""
+        roles = roles_for(dealer)
+        randomness = PairwiseRandomness(self._keys, session, dealer, self.name)
+
+        def draw(pair: tuple[int, int], ring: Ring, shape: tuple[int, ...]) -> RingArray:
+            name = client_pair(self.name, pair_name(roles[pair[0]], roles[pair[1]]))
+            return randomness.draw(name, "input", "input", ring, shape)
+
+        masked = mask_input(value, Z64, draw)
+        outbox = self.outbox(session)
+        for server in SERVERS:
+            await outbox.send(server, Kind.START, "start", 1, opening)
+        for server in roles[:2]:
+            await outbox.send(server, Kind.DATA, "input", 1, masked)
+
+    async def receive_answer(self, session: bytes, dealer: str, shape: tuple[int, ...]) -> Answer:
+        """Both parts of the answer, added and normalised: rows sum to 1 within 1e-12."""
+        roles = roles_for(dealer)
+        parts: list[RingArray] = []
+        depth = 0
+        for server in roles[:2]:
+            frame = await self.mailbox(session).take(server, "reveal")
+            check_payload(frame, Z64, shape, server, "reveal")
+            parts.append(frame.payload)
+            depth = max(depth, frame.depth)
+        scaled = decode(open_answer((parts[0], parts[1]), Z64), FRACTION_BITS)
+        return Answer(scaled / scaled.sum(axis=1, keepdims=True), depth)
+
+    async def ask(
+        self, session: bytes, request: Request, value: RingArray | None, shape: tuple[int, ...]
+    ) -> Answer:
+        """The user's side of one call: share the input (None where upstream does), wait for the answer."""
+        answer: Answer | None = None
+
+        async def body() -> None:
+            nonlocal answer
+            if value is not None:
+                await self.send_input(session, request.dealer, request.encode(), value)
+            answer = await self.receive_answer(session, request.dealer, shape)
+
+        error = await self.within_session(session, SERVERS, body)
+        if error is not None:
+            raise error
+        assert answer is not None  # noqa: S101 - a session without error has one
+        return answer
+
+    async def submit(self, session: bytes, request: Request, value: RingArray) -> None:
+        """The test role upstream: share logits for a session whose answer goes to the user."""
+        error = await self.within_session(
+            session, SERVERS, partial(self.send_input, session, request.dealer, request.encode(), value)
+        )
+        if error is not None:
+            raise error
+
+
+class ModelOwner(Client):
+    """Shares the target model and the membership classifier, and signs what servers may run with them."""
+
+    def __init__(
+        self,
+        links: Mapping[str, Link],
+        ledger: Ledger,
+        keys: Mapping[str, bytes],
+        signing_key: SigningKey,
+        deadline: float = DEFAULT_DEADLINE,
+    ) -> None:
+        super().__init__(OWNER, links, ledger, keys, deadline)
+        self._signing_key = signing_key
+
+    async def grant(self, session: bytes, defender: bytes, model: bytes, config: GuardConfig) -> None:
+        """Sign a configuration for a classifier and a model (empty: logits from upstream), and tell the servers."""
+        statement = grant_bytes(defender, model, config)
+        signed = Grant(statement, self._signing_key.sign(statement).signature)
+
+        async def body() -> None:
+            outbox = self.outbox(session)
+            for server in SERVERS:
+                await outbox.send(server, Kind.GRANT, "grant", 0, signed.encode())
+            await self._all_done(session)
+
+        await self._raise(session, body)
+
+    async def share_network(self, session: bytes, load: Load, arrays: tuple[RingArray, ...]) -> None:
+        """Share fixed-point weights with the servers; returns when all three hold them."""
+        flat = np.concatenate([array.reshape(-1) for array in arrays])
+
+        async def body() -> None:
+            await self.send_input(session, LOAD_DEALER, load.encode(), flat)
+            await self._all_done(session)
+
+        await self._raise(session, body)
+
+    async def _all_done(self, session: bytes) -> None:
+        for server in SERVERS:
+            await self.mailbox(session).take(server, "done")
+
+    async def _raise(self, session: bytes, body: Callable[[], Awaitable[None]]) -> None:
+        error = await self.within_session(session, SERVERS, body)
+        if error is not None:
+            raise error

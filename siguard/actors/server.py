@@ -1,0 +1,179 @@
+"""One of the three servers: holds shares of networks, serves guarded sessions, reveals to the user."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from functools import partial
+
+import numpy as np
+from nacl.exceptions import BadSignatureError
+from nacl.signing import VerifyKey
+
+from siguard.actors.actor import Actor, Ledger
+from siguard.actors.compute import ComputeDoor
+from siguard.actors.messages import Grant, Load, Request, grant_bytes
+from siguard.actors.session import (
+    DEFAULT_DEADLINE,
+    SERVERS,
+    Probe,
+    ServerSession,
+    client_pair,
+    pair_name,
+    roles_for,
+)
+from siguard.errors import InputError, PolicyError, ProtocolError
+from siguard.guard.config import GuardConfig
+from siguard.guard.defender import SharedDefender
+from siguard.guard.policy import POLICIES
+from siguard.guard.relative import LOGIT_BITS
+from siguard.mpc.io import receive_input, reveal
+from siguard.mpc.party import Party
+from siguard.mpc.share import Share
+from siguard.nn.shared import SharedModel
+from siguard.prf import PairwiseRandomness
+from siguard.ring import Z64
+from siguard.transport.frame import Frame, Kind
+from siguard.transport.link import Link
+
+OWNER, USER, UPSTREAM = "owner", "user", "upstream"
+#: The dealer of a session in which a network is shared; the sharing is symmetric, so it matters to nobody.
+LOAD_DEALER = "S2"
+
+
+class Server(Actor):
+    """Holds pair keys with the other servers and with each client, and shares; never a secret in the clear."""
+
+    def __init__(
+        self,
+        name: str,
+        links: Mapping[str, Link],
+        ledger: Ledger,
+        keys: Mapping[str, bytes],
+        owner_key: VerifyKey,
+        *,
+        deadline: float = DEFAULT_DEADLINE,
+        probes: Mapping[bytes, Probe] | None = None,
+    ) -> None:
+        super().__init__(name, links, ledger, deadline)
+        self._keys = dict(keys)
+        self._owner_key = owner_key
+        self._door = ComputeDoor()
+        self._probes = probes if probes is not None else {}
+        self._defenders: dict[bytes, SharedDefender] = {}
+        self._models: dict[bytes, SharedModel] = {}
+        self._granted: set[bytes] = set()
+
+    # Requests ---------------------------------------------------------------------------------------------
+
+    def _on_start(self, peer: str, frame: Frame) -> None:
+        assert self.nursery is not None  # noqa: S101 - frames arrive only while the actor runs
+        self.nursery.start_soon(self._serve, peer, frame)
+
+    async def _serve(self, peer: str, frame: Frame) -> None:
+        handlers = {OWNER: self._serve_owner, USER: self._serve_query, UPSTREAM: self._serve_query}
+        others = [name for name in SERVERS if name != self.name]
+        # The owner tells the servers of a failure itself; a query concerns everybody who takes part in it.
+        tell = [OWNER] if peer == OWNER else [*others, USER, *([UPSTREAM] if peer == UPSTREAM else [])]
+        await self.within_session(frame.session, tell, partial(handlers[peer], peer, frame))
+
+    async def _serve_query(self, peer: str, frame: Frame) -> None:
+        request = Request.decode(frame.payload)
+        config, defender, model = self._admit(peer, request)
+        channel = self._channel(frame.session, request.dealer, client=peer)
+        role = channel.roles.index(self.name)
+        party = Party(role, channel)
+        shape = (request.batch, request.width)
+        defender = defender.for_role(role)
+        value = await receive_input(party.at("input"), Z64, shape, frame.depth)
+        if model is not None:
+            value = await model.for_role(role).forward(party.at("model"), value, LOGIT_BITS)
+        answer = await POLICIES[config.policy].protect(party.at("guard"), value, defender, config)
+        await reveal(party.at("reveal"), answer)
+
+    def _admit(self, peer: str, request: Request) -> tuple[GuardConfig, SharedDefender, SharedModel | None]:
+        """Check a request against what the owner shared and signed; raises before anything is computed."""
+        try:
+            config = GuardConfig(**request.config)
+        except (TypeError, InputError) as error:
+            raise InputError(f"the request's configuration is not valid: {error}") from None
+        expected = {USER: "query", UPSTREAM: "guard"}[peer]
+        if request.kind != expected or request.dealer not in SERVERS or request.batch < 1:
+            raise ProtocolError(f"{peer} sent a {request.kind!r} request that it may not send", party=peer)
+        if grant_bytes(request.defender, request.model, config) not in self._granted:
+            raise PolicyError(
+                f"the model owner has not signed policy {config.policy!r} with these parameters; "
+                "ask for one of the signed configurations"
+            )
+        defender = self._defenders[request.defender]
+        model = self._models[request.model] if request.model else None
+        width = model.shape[0] if model else defender.classes
+        if request.width != width:
+            raise InputError(f"the request has {request.width} columns; expected {width}", party=peer)
+        return config, defender, model
+
+    def _channel(self, session: bytes, dealer: str, client: str) -> ServerSession:
+        randomness = PairwiseRandomness(self._keys, session, dealer, self.name)
+        return ServerSession(
+            self.mailbox(session),
+            self.outbox(session),
+            roles_for(dealer),
+            randomness,
+            self._door,
+            self._probes.get(session),
+            client=client,
+            receiver=USER,
+        )
+
+    # The owner --------------------------------------------------------------------------------------------
+
+    async def _serve_owner(self, peer: str, frame: Frame) -> None:
+        if frame.kind is Kind.GRANT:
+            self._accept_grant(Grant.decode(frame.payload))
+        else:
+            await self._accept_network(frame)
+        await self.outbox(frame.session).send(OWNER, Kind.DATA, "done", frame.depth, Z64.zeros(1))
+
+    def _accept_grant(self, grant: Grant) -> None:
+        try:
+            self._owner_key.verify(grant.grant, grant.signature)
+        except BadSignatureError:
+            raise PolicyError("a grant is not signed by the model owner's key", party=OWNER) from None
+        self._granted.add(grant.grant)
+
+    async def _accept_network(self, frame: Frame) -> None:
+        load = Load.decode(frame.payload)
+        channel = self._channel(frame.session, LOAD_DEALER, client=OWNER)
+        role = channel.roles.index(self.name)
+        sizes = [math.prod(shape) for shape in load.shapes]
+        weights = await receive_input(Party(role, channel).at("input"), Z64, (sum(sizes),), 0)
+        arrays: list[Share] = []
+        start = 0
+        for size, shape in zip(sizes, load.shapes, strict=True):
+            arrays.append(_as_long_lived(weights[start : start + size].reshape(*shape)))
+            start += size
+        if load.kind == "defender":
+            self._defenders[load.name] = SharedDefender(arrays, [int(bits) for bits in load.public])
+        elif load.kind == "model":
+            self._models[load.name] = SharedModel(arrays, load.public[0])
+        else:
+            raise ProtocolError(f"unknown network kind {load.kind!r}", party=OWNER)
+
+
+def _as_long_lived(share: Share) -> Share:
+    """A copy with depth 0: sharing a network is set-up, not part of a call."""
+    copy = share.map(np.ascontiguousarray)
+    copy.depth = 0
+    return copy
+
+
+def server_keys(name: str) -> list[str]:
+    """The names of the pair keys that a server holds: with each server, and with each client and one server."""
+    pairs = [pair_name(name, other) for other in SERVERS if other != name]
+    return pairs + [client_pair(client, pair) for client in (OWNER, USER, UPSTREAM) for pair in pairs]
+
+
+def client_keys(client: str) -> list[str]:
+    """The names of the pair keys that a client holds: one with each pair of servers."""
+    pairs = [pair_name(one, other) for i, one in enumerate(SERVERS) for other in SERVERS[i + 1 :]]
+    return [client_pair(client, pair) for pair in pairs]
