@@ -1,1 +1,1 @@
-"""."""
+"""The security claim as something that runs.  So far: exact enumeration of single gates on tiny rings."""
