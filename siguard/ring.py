@@ -24,6 +24,8 @@ _LIMB_BITS = 22
 #: Longest inner dimension of one exact block.  The middle sum A0 B1 + A1 B0 has 2n products of size at most
 #: 2^21 * 2^21, and float64 is exact up to 2^53: n <= 2^53 / 2^43.  The other two sums are smaller.
 INNER_LIMIT = 1 << 10
+#: From this many elements on, bits are transposed plane by plane.
+_PLANE_THRESHOLD = 1 << 10
 #: Below this many multiply-adds numpy's integer product beats the limbs.
 _LIMB_THRESHOLD = 1 << 20
 
@@ -237,9 +239,17 @@ def bit_slices(elements: RingArray, bits: int) -> RingArray:
 
     Lane j of row i is bit i of element j; spare lanes are 0.
     """
-    flat = np.ascontiguousarray(elements).reshape(-1, 1)
-    planes = np.unpackbits(flat.view(np.uint8), axis=1, count=bits, bitorder="little").T
-    return pack_bits(planes)
+    flat = np.ascontiguousarray(elements).reshape(-1, 1).view(np.uint8)
+    if len(flat) < _PLANE_THRESHOLD:
+        return pack_bits(np.unpackbits(flat, axis=1, count=bits, bitorder="little").T)
+    # Plane by plane: one pass over a byte column per bit, instead of a transposition of single bits.
+    planes = np.zeros((bits, 8 * -(-len(flat) // 64)), np.uint8)
+    for byte in range(-(-bits // 8)):
+        column = np.ascontiguousarray(flat[:, byte])
+        for bit in range(8 * byte, min(bits, 8 * byte + 8)):
+            plane = np.packbits(column & np.uint8(1 << bit % 8), bitorder="little")
+            planes[bit, : len(plane)] = plane
+    return planes.view("<u8")
 
 
 def pack_bits(planes: npt.NDArray[np.uint8]) -> RingArray:

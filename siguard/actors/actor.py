@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-import structlog
 import trio
 
 from siguard.actors.messages import Abort, abort_for, error_from
@@ -50,6 +49,8 @@ class Actor:
         self._ledger = ledger
         self._mailboxes: dict[bytes, Mailbox] = {}
         self._ended: OrderedDict[bytes, None] = OrderedDict()
+        import structlog  # loads rich where that is installed: not needed before a party exists
+
         self._log = structlog.get_logger("siguard").bind(party=name)
         self._scope = trio.CancelScope()
         self.nursery: trio.Nursery | None = None

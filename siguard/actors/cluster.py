@@ -16,6 +16,7 @@ import trio
 from nacl.signing import SigningKey
 
 from siguard.actors.actor import Actor, Ledger
+from siguard.actors.blas import single_threaded_blas
 from siguard.actors.client import Answer, Client, ModelOwner
 from siguard.actors.debug import DebugProbe, Internals
 from siguard.actors.limits import check_memory
@@ -315,7 +316,8 @@ async def open_cluster(
     debug_open: results carry ``internals``, recombined from shares held in this process; sends nothing.
     allow: the configurations the owner signs; None (experiments) signs what each call passes, "none" included.
     deadline: seconds a party waits for one frame.  wrap_link: wraps each end of each link (observers, faults).
-    Leaving the block ends every party, task and link; an error inside leaves as it is.
+    Leaving the block ends every party, task and link; an error inside leaves as it is.  While it is open, BLAS runs
+    on one thread in this process: the parties compute side by side.
     """
     _check_options(seed, allow, deadline)
     if debug_open:
@@ -326,14 +328,15 @@ async def open_cluster(
         )
     cluster = Cluster(seed, debug_open, allow, deadline, wrap_link)
     failure: Exception | None = None
-    async with trio.open_nursery() as nursery:
-        for actor in cluster._actors.values():
-            await nursery.start(actor.run)
-        try:
-            yield cluster
-        except Exception as error:  # leaves below, outside the nursery, which would wrap it in a group
-            failure = error
-        nursery.cancel_scope.cancel()
+    with single_threaded_blas():
+        async with trio.open_nursery() as nursery:
+            for actor in cluster._actors.values():
+                await nursery.start(actor.run)
+            try:
+                yield cluster
+            except Exception as error:  # leaves below, outside the nursery, which would wrap it in a group
+                failure = error
+            nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
 

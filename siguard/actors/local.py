@@ -9,6 +9,7 @@ from typing import Any
 
 import trio
 
+from siguard.actors.blas import single_threaded_blas
 from siguard.actors.compute import ComputeDoor
 from siguard.actors.session import (
     DEFAULT_DEADLINE,
@@ -86,12 +87,13 @@ async def run_three(
         role = roles.index(name)
         run.results[role] = await protocol(Party(role, channel))
 
-    async with trio.open_nursery() as pumps:
-        for name in SERVERS:
-            for other in links[name]:
-                pumps.start_soon(pump, name, other)
-        async with trio.open_nursery() as servers:
+    with single_threaded_blas():
+        async with trio.open_nursery() as pumps:
             for name in SERVERS:
-                servers.start_soon(serve, name)
-        pumps.cancel_scope.cancel()
+                for other in links[name]:
+                    pumps.start_soon(pump, name, other)
+            async with trio.open_nursery() as servers:
+                for name in SERVERS:
+                    servers.start_soon(serve, name)
+            pumps.cancel_scope.cancel()
     return run

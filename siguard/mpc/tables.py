@@ -7,7 +7,9 @@ tables.  Point-function keys can replace the dealt vector behind the same call.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from math import prod
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -20,6 +22,7 @@ from siguard.ring import PACKED, Z2, Z64, Ring, RingArray, pack_bits
 
 #: Index rings above this would need more dealt bytes than any other way to the same value.
 MAX_INDEX_BITS = 12
+_BLOCK_ROWS = 1 << 13
 
 
 def terms_cost(elements: int, index_bits: int, itemsize: int) -> Cost:
@@ -55,12 +58,25 @@ async def lookup_terms(party: Party, index: Share, tables: RingArray, target: Ri
         start = index.masked().reshape(-1)
         rows = []
         for table in tables:
-            rotated = np.lib.stride_tricks.sliding_window_view(np.concatenate([table, table[:-1]]), size)
-            rows.append(target.sum(target.mul(rotated[start], dealt.value), 1))
+            rotated = _rotations(table)
+            row = target.zeros(shape[0])
+            for block in _blocks(shape[0]):
+                row[block] = target.sum(target.mul(rotated[start[block]], dealt.value[block]), 1)
+            rows.append(row)
         return np.stack(rows).reshape(result_shape)
 
     value = await party.compute(inner_products, prod(shape) * len(tables))
     return Additive(party.role, target, value, max(index.depth, dealt.depth), dealer_part=False)
+
+
+def _rotations(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
+    """Row a: the table rotated by a, so that entry j is T(a + j); a view, not a copy."""
+    return np.lib.stride_tricks.sliding_window_view(np.concatenate([table, table[:-1]]), len(table))
+
+
+def _blocks(rows: int) -> Iterator[slice]:
+    """Blocks of rows, so that gathered tables stay small whatever the batch."""
+    return (slice(start, start + _BLOCK_ROWS) for start in range(0, rows, _BLOCK_ROWS))
 
 
 def lookup_cost(elements: int, index_bits: int, tables: int, itemsize: int) -> Cost:
@@ -113,9 +129,12 @@ async def lookup_bit_terms(party: Party, index: Share, tables: npt.NDArray[np.ui
         rows = []
         for table in tables:
             # Row a: the table rotated by a, packed like the unit vectors.
-            rotated = np.lib.stride_tricks.sliding_window_view(np.concatenate([table, table[:-1]]), size)
-            packed = pack_bits(rotated)[start]
-            rows.append(np.bitwise_xor.reduce(np.bitwise_count(packed & dealt.value), axis=1) & 1)
+            packed = pack_bits(_rotations(table))
+            row = Z2.zeros(shape[0])
+            for block in _blocks(shape[0]):
+                common = np.bitwise_count(packed[start[block]] & dealt.value[block])
+                row[block] = np.bitwise_xor.reduce(common, axis=1) & 1
+            rows.append(row)
         return np.stack(rows).reshape(result_shape)
 
     value = await party.compute(parities, prod(shape) * len(tables) + size * size)
