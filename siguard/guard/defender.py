@@ -30,7 +30,7 @@ from siguard.mpc.compare import is_positive
 from siguard.mpc.conversion import bit_multiply, bit_multiply_cost
 from siguard.mpc.gate import Cost
 from siguard.mpc.party import Party
-from siguard.mpc.share import Opened, Share
+from siguard.mpc.share import Share
 from siguard.mpc.softmax import FRACTION_BITS
 from siguard.nn.model import Defender
 from siguard.ring import RingArray, encode, ring
@@ -84,11 +84,11 @@ def encode_defender(defender: Defender) -> EncodedDefender:
 
 
 @dataclass
-class ForwardPass:
-    """What the backward pass and the policies need of one evaluation of h."""
+class Activations:
+    """Hidden layers of one evaluation of h: all derivative bits, and the last layer's values before its ReLU."""
 
-    logit: Opened
     derivative_bits: list[Share]
+    value: Share
 
 
 class SharedDefender:
@@ -125,58 +125,63 @@ class SharedDefender:
         bits = self.magnitude_bits[layer] + ceil(log2(factor_limit(self.classes)))
         return max(WEIGHT_BITS, bits + FRACTION_BITS + WEIGHT_BITS - (SIGN_BITS - 1))
 
-    async def small_logit(self, party: Party, forward: ForwardPass) -> Share:
-        """S h in the ring of signs."""
-        return await truncate(party, forward.logit, self.sign_shift(len(self.matrices) - 1), ring(SIGN_BITS))
+    async def activations(self, party: Party, q: Share, factor: Share) -> Activations:
+        """Hidden layers of S h(q), from S q of shape (..., C) and S of shape (..., 1), both at 16 fraction bits.
 
-    async def forward(self, party: Party, q: Share, factor: Share) -> ForwardPass:
-        """S h(q) from S q of shape (..., C) and S of shape (..., 1), both at 16 fraction bits.
-
-        The logit stays opened at 30 fraction bits; the derivative bits are [x > 0].
-        Rounds: for each hidden layer one product, one comparison (6) and one bit product; one product at the end.
+        Derivative bits are [x > 0].
+        Rounds: for each hidden layer a product and a comparison (6), and a bit product between two of them.
         """
         bits: list[Share] = []
-        opened = await open_matmul(party.at("layer", 0), q, self.matrices[0])
-        for layer, matrix in enumerate(self.matrices[1:]):
+        layer_input = q
+        for layer in range(len(self.hidden)):
+            opened = await open_matmul(party.at("layer", layer), layer_input, self.matrices[layer])
             step = party.at("relu", layer)
             value = await view(step.at("value"), opened, WEIGHT_BITS)
-            bit = await self._is_active(step, opened, layer)
-            bits.append(bit)
-            active = await bit_multiply(step.at("product"), bit, value)
-            joined = Share.concatenate([active, factor], axis=-1)
-            opened = await open_matmul(party.at("layer", layer + 1), joined, matrix)
-        return ForwardPass(opened, bits)
+            small = await truncate(step.at("reduce"), opened, self.sign_shift(layer), ring(SIGN_BITS))
+            bits.append(await is_positive(step.at("sign"), small))
+            if layer < len(self.hidden) - 1:
+                active = await bit_multiply(step.at("product"), bits[layer], value)
+                layer_input = Share.concatenate([active, factor], axis=-1)
+        return Activations(bits, value)
 
-    async def _is_active(self, step: Party, opened: Opened, layer: int) -> Share:
-        small = await truncate(step.at("reduce"), opened, self.sign_shift(layer), ring(SIGN_BITS))
-        return await is_positive(step.at("sign"), small)
+    async def logit(self, party: Party, hidden: Activations, factor: Share) -> Share:
+        """S h in the ring of signs, (..., 1), ready for a comparison.  2 rounds."""
+        last = len(self.hidden)
+        active = await bit_multiply(party.at("product"), hidden.derivative_bits[-1], hidden.value)
+        joined = Share.concatenate([active, factor], axis=-1)
+        opened = await open_matmul(party.at("layer", last), joined, self.matrices[last])
+        return await truncate(party.at("reduce"), opened, self.sign_shift(last), ring(SIGN_BITS))
 
-    async def backward(self, party: Party, forward: ForwardPass) -> Share:
-        """dh/dq up to a constant per row, (..., C) at 14 fraction bits.
+    async def backward(self, party: Party, hidden: Activations) -> Share:
+        """dh/dq up to a constant per row, (..., C) at 14 fraction bits; runs beside `logit`.
 
         The folded first bias adds the same constant to every entry, which the softmax Jacobian cancels.
         Rounds: two for each hidden layer.
         """
         gradient = self._transposed[-1].reshape(self.hidden[-1])
         for layer in range(len(self.hidden) - 1, -1, -1):
-            gradient = await bit_multiply(party.at("mask", layer), forward.derivative_bits[layer], gradient)
+            gradient = await bit_multiply(party.at("mask", layer), hidden.derivative_bits[layer], gradient)
             gradient = await matmul(party.at("layer", layer), gradient, self._transposed[layer], WEIGHT_BITS)
         return gradient
 
 
-def forward_cost(rows: int, shape: Sequence[int]) -> Cost:
-    """Declared cost of `SharedDefender.forward`; shape: widths of h from C to 1."""
-    total = exchange_cost(rows * shape[1], 8)
-    for width, following in pairwise(shape[1:]):
+def activations_cost(rows: int, shape: Sequence[int]) -> Cost:
+    """Declared cost of `SharedDefender.activations`; shape: widths of h from C to 1."""
+    total = Cost()
+    for layer, width in enumerate(shape[1:-1]):
         n = rows * width
-        total += deal_cost(n, 8) + deal_cost(n, ring(SIGN_BITS).itemsize) + sign_cost(n, SIGN_BITS)
-        total += bit_multiply_cost(n, 8) + exchange_cost(rows * following, 8)
+        if layer:
+            total += bit_multiply_cost(rows * shape[layer], 8)
+        total += exchange_cost(n, 8) + deal_cost(n, 8) + deal_cost(n, ring(SIGN_BITS).itemsize)
+        total += sign_cost(n, SIGN_BITS)
     return total
 
 
-def small_logit_cost(rows: int) -> Cost:
-    """Declared cost of `SharedDefender.small_logit`."""
-    return deal_cost(rows, ring(SIGN_BITS).itemsize)
+def logit_cost(rows: int, shape: Sequence[int]) -> Cost:
+    """Declared cost of `SharedDefender.logit`."""
+    return (
+        bit_multiply_cost(rows * shape[-2], 8) + exchange_cost(rows, 8) + deal_cost(rows, ring(SIGN_BITS).itemsize)
+    )
 
 
 def backward_cost(rows: int, shape: Sequence[int]) -> Cost:

@@ -135,7 +135,7 @@ async def optimise(
 ) -> Share:
     """Final x of every lane, (batch, lanes, C) at 16 bits, after the configured number of steps.
 
-    Rounds: 39 per step with two hidden layers, whatever the number of lanes.
+    Rounds: 1, and 39 per step with two hidden layers, whatever the number of lanes.
     """
     full = config.resolved()
     assert full.inner is not None  # noqa: S101 - for the type checker
@@ -143,11 +143,8 @@ async def optimise(
     terms = _Terms.of(full, lanes)
     rates = [lane.learning_rate(full) for lane in lanes]
     label = relative.label.reshape(batch, 1, classes)
-    state = _State(
-        relative.x.reshape(batch, 1, classes),
-        relative.lead.reshape(batch, 1, 1) * 0,
-        relative.lead.reshape(batch, 1, 1),
-    )
+    lag = (await relative.lead(party.at("lead"))).reshape(batch, 1, 1)
+    state = _State(relative.x.reshape(batch, 1, classes), lag * 0, lag)
     start: Share | None = None
     for step in range(full.inner):
         party_step = party.at("inner", step)
@@ -208,15 +205,15 @@ async def _logarithms(party: Party, soft: _Softmax, domain: int) -> tuple[Share,
 async def _towards_zero(party: Party, soft: _Softmax, defender: SharedDefender, terms: _Terms) -> Additive:
     """sign(h) J(q)^T dh/dq, times the row's positive factor, before its exchange.
 
-    J(q)^T v = q (v - <v, q>) becomes w_i (S v_i - <v, q S>).  The backward pass runs beside the sign of h.
+    J(q)^T v = q (v - <v, q>) becomes w_i (S v_i - <v, q S>).  The backward pass runs beside the logit and its sign.
     """
-    forward = await defender.forward(party.at("forward"), soft.q, soft.factor)
+    hidden = await defender.activations(party.at("hidden"), soft.q, soft.factor)
 
     async def sign() -> Share:
-        return await is_positive(party.at("sign"), await defender.small_logit(party.at("logit"), forward))
+        return await is_positive(party.at("sign"), await defender.logit(party.at("logit"), hidden, soft.factor))
 
     async def jacobian() -> Share:
-        v = await defender.backward(party.at("backward"), forward)
+        v = await defender.backward(party.at("backward"), hidden)
         inner = (product(soft.factor, v) - dot_product(soft.q, v)).map(np.ascontiguousarray)
         centred = await view(party.at("centre"), await open_additive(party.at("centre"), inner), FRACTION_BITS)
         opened = await open_additive(party.at("weigh"), product(soft.w, centred))

@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from siguard.guard.config import GuardConfig
-from siguard.guard.defender import SIGN_BITS, backward_cost, forward_cost, small_logit_cost
+from siguard.guard.defender import SIGN_BITS, activations_cost, backward_cost, logit_cost
 from siguard.guard.optimisation import Lane, log_domain, norm_steps
+from siguard.guard.relative import lead_cost
 from siguard.mpc.arithmetic import deal_cost, exchange_cost, product_cost
 from siguard.mpc.boolean import sign_cost
 from siguard.mpc.compare import one_hot_cost
@@ -23,7 +24,7 @@ def optimise_cost(batch: int, shape: Sequence[int], config: GuardConfig, lanes: 
     first = _step_cost(batch, batch * len(lanes), shape, log_domain(shape[0], rate, True), first=True)
     rows = batch * len(lanes)
     later = _step_cost(rows, rows, shape, log_domain(shape[0], rate, False), first=False)
-    return first + later * (full.inner - 1)
+    return lead_cost(batch) + first + later * (full.inner - 1)
 
 
 def _step_cost(rows: int, result_rows: int, shape: Sequence[int], domain: int, *, first: bool) -> Cost:
@@ -44,8 +45,8 @@ def _step_cost(rows: int, result_rows: int, shape: Sequence[int], domain: int, *
 def _towards_cost(rows: int, shape: Sequence[int]) -> Cost:
     n = rows * shape[0]
     jacobian = backward_cost(rows, shape) + product_cost(n, 8) * 2
-    sign = small_logit_cost(rows) + sign_cost(rows, SIGN_BITS)
-    return forward_cost(rows, shape) + jacobian.beside(sign) + deal_cost(2 * n, 8)
+    sign = logit_cost(rows, shape) + sign_cost(rows, SIGN_BITS)
+    return activations_cost(rows, shape) + jacobian.beside(sign) + deal_cost(2 * n, 8)
 
 
 def _keep_cost(rows: int, classes: int) -> Cost:

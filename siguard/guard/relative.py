@@ -29,11 +29,15 @@ LABEL_OFFSET = 168
 
 @dataclass
 class RelativeLogits:
-    """label: one-hot (batch, C), integers.  x: (batch, C) at 16 bits.  lead: runner-up's x, (batch, 1)."""
+    """label, second: one-hot (batch, C), integers, of the largest and the second logit.  x: (batch, C) at 16 bits."""
 
     label: Share
+    second: Share
     x: Share
-    lead: Share
+
+    async def lead(self, party: Party) -> Share:
+        """The runner-up's x, (batch, 1): at most 0.  1 round."""
+        return await dot(party, self.second, self.x)
 
 
 async def label_one_hot(party: Party, logits: Share) -> Share:
@@ -45,7 +49,7 @@ async def relative_logits(party: Party, logits: Share) -> RelativeLogits:
     """Label and relative logits of logits (batch, C) at `LOGIT_BITS`.
 
     x_i = max(z_i - <l, z>, -128).  Exact at the label; elsewhere within 2^-16.
-    Failure: a wrap with probability |x| 2^-40 per entry.  Rounds: argmax, 1, a ReLU, 1.
+    Failure: a wrap with probability |x| 2^-40 per entry.  Rounds: argmax, 1, a ReLU.
     """
     ranks = await one_hot_ranks(party.at("rank"), logits, ranks=2)
     label, second = ranks[0], ranks[1]
@@ -54,7 +58,7 @@ async def relative_logits(party: Party, logits: Share) -> RelativeLogits:
     x = await view(party.at("relative"), opened, LOGIT_BITS - FRACTION_BITS)
     above, _ = await relu(party.at("floor"), x - (FLOOR << FRACTION_BITS), bits=_FLOOR_BITS)
     x = above + (FLOOR << FRACTION_BITS)
-    return RelativeLogits(label, x, await dot(party.at("lead"), second, x))
+    return RelativeLogits(label, second, x)
 
 
 def label_cost(batch: int, classes: int) -> Cost:
@@ -65,9 +69,9 @@ def label_cost(batch: int, classes: int) -> Cost:
 def relative_cost(batch: int, classes: int) -> Cost:
     """Declared cost of `relative_logits`."""
     n = batch * classes
-    return (
-        one_hot_cost(batch, classes, 64, 2)
-        + product_cost(n, 8)
-        + relu_cost(n, _FLOOR_BITS, 8)
-        + product_cost(batch, 8)
-    )
+    return one_hot_cost(batch, classes, 64, 2) + product_cost(n, 8) + relu_cost(n, _FLOOR_BITS, 8)
+
+
+def lead_cost(batch: int) -> Cost:
+    """Declared cost of `RelativeLogits.lead`."""
+    return product_cost(batch, 8)

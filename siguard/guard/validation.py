@@ -11,7 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from siguard.guard.defender import SIGN_BITS, SharedDefender, forward_cost, small_logit_cost
+from siguard.guard.defender import SIGN_BITS, SharedDefender, activations_cost, logit_cost
 from siguard.guard.optimisation import Lane
 from siguard.mpc.arithmetic import deal_cost, exchange_cost, product_cost, remask, truncate
 from siguard.mpc.boolean import and_bits, invert, sign_bit, sign_cost, xor
@@ -42,7 +42,7 @@ class Candidates:
 async def validate(party: Party, candidates: Candidates, label: Share, defender: SharedDefender) -> Share:
     """Bit per row and lane, (batch, lanes): label kept and h0 h <= 0.
 
-    Rounds: those of `SharedDefender.forward`, 6 for signs, 2 for the conjunctions.
+    Rounds: those of h, 6 for signs, 2 for the conjunctions.
     """
     E = candidates.E
     kept, on_other_side = await side_by_side(
@@ -67,8 +67,9 @@ async def _label_kept(party: Party, E: Share) -> Share:
 
 async def _crossed(party: Party, E: Share, defender: SharedDefender) -> Share:
     """h0 h <= 0, with h = 0 on both sides: not both positive and not both negative."""
-    forward = await defender.forward(party.at("h"), E, E.sum(-1)[..., None])
-    h = (await defender.small_logit(party.at("logit"), forward))[..., 0]
+    factor = E.sum(-1)[..., None]
+    hidden = await defender.activations(party.at("hidden"), E, factor)
+    h = (await defender.logit(party.at("logit"), hidden, factor))[..., 0]
     signs = await sign_bit(party.at("signs"), Share.concatenate([(-h)[None], h[None]]))
     own, others = signs[:, :, :1], signs[:, :, 1:]
     same = await and_bits(party.at("same"), own.broadcast(*others.shape), others)
@@ -134,8 +135,8 @@ def validate_cost(batch: int, lanes: int, shape: Sequence[int]) -> Cost:
     )
     with_own = batch * (lanes + 1)
     crossed = (
-        forward_cost(with_own, shape)
-        + small_logit_cost(with_own)
+        activations_cost(with_own, shape)
+        + logit_cost(with_own, shape)
         + sign_cost(2 * with_own, SIGN_BITS)
         + product_cost(2 * rows, 1)
     )

@@ -12,8 +12,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from siguard.guard.config import LINESEARCH_CANDIDATES, LINESEARCH_MARGIN, GuardConfig
-from siguard.guard.defender import SIGN_BITS, SharedDefender, forward_cost, small_logit_cost
-from siguard.guard.relative import LABEL_OFFSET, relative_cost, relative_logits
+from siguard.guard.defender import SIGN_BITS, SharedDefender, activations_cost, logit_cost
+from siguard.guard.relative import LABEL_OFFSET, lead_cost, relative_cost, relative_logits
 from siguard.mpc.arithmetic import multiply, open_additive, product, product_cost, view
 from siguard.mpc.boolean import sign_bit, sign_cost
 from siguard.mpc.compare import one_hot_argmax, one_hot_cost, relu, relu_cost
@@ -33,7 +33,8 @@ async def protect(party: Party, logits: Share, defender: SharedDefender, config:
     candidates = len(LINESEARCH_CANDIDATES)
     label = relative.label
     offset = label * (LABEL_OFFSET << FRACTION_BITS)
-    w = await exp(party.at("rest"), relative.x - relative.lead - offset)
+    lead = await relative.lead(party.at("lead"))
+    w = await exp(party.at("rest"), relative.x - lead - offset)
     W = w.sum(-1)[:, None]
 
     async def clamped() -> Share:
@@ -50,8 +51,8 @@ async def protect(party: Party, logits: Share, defender: SharedDefender, config:
     p = w.reshape(batch, 1, classes) + moved
 
     factor = W.reshape(batch, 1, 1).broadcast(batch, candidates, 1)
-    forward = await defender.forward(party.at("h"), p, factor)
-    h = (await defender.small_logit(party.at("logit"), forward))[..., 0]
+    hidden = await defender.activations(party.at("hidden"), p, factor)
+    h = (await defender.logit(party.at("logit"), hidden, factor))[..., 0]
     negative = await sign_bit(party.at("sign"), h)
     magnitude = h - 2 * await bit_multiply(party.at("magnitude"), negative, h)
     best = await one_hot_argmax(party.at("least |h|"), -magnitude)
@@ -66,11 +67,12 @@ def cost(batch: int, shape: Sequence[int], config: GuardConfig) -> Cost:
     clamp = reciprocal_cost(batch, classes.bit_length()) + relu_cost(rows, 32, 8)
     return (
         relative_cost(batch, classes)
+        + lead_cost(batch)
         + exp_cost(n)
         + clamp.beside(product_cost(n, 8))
         + product_cost(rows * classes, 8)
-        + forward_cost(rows, shape)
-        + small_logit_cost(rows)
+        + activations_cost(rows, shape)
+        + logit_cost(rows, shape)
         + sign_cost(rows, SIGN_BITS)
         + bit_multiply_cost(rows, ring(SIGN_BITS).itemsize)
         + one_hot_cost(batch, candidates, SIGN_BITS, 1)
