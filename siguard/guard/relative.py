@@ -29,7 +29,7 @@ LABEL_OFFSET = 168
 
 @dataclass
 class RelativeLogits:
-    """label, second: one-hot (batch, C), integers, of the largest and the second logit.  x: (batch, C) at 16 bits."""
+    """label, second: one-hot (batch, C) of the largest and the second logit.  x: (batch, C) at 16 bits."""
 
     label: Share
     second: Share
