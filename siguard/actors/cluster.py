@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import hashlib
+import time
 import warnings
-from collections import Counter
-from collections.abc import AsyncIterator, Callable, Iterable
+from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -13,16 +13,17 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import trio
-from nacl.signing import SigningKey
 
-from siguard.actors.actor import Actor, Ledger
+from siguard.actors.actor import Ledger
 from siguard.actors.blas import single_threaded_blas
-from siguard.actors.client import Answer, Client, ModelOwner
+from siguard.actors.client import Answer
 from siguard.actors.debug import DebugProbe, Internals
+from siguard.actors.deployment import Deployment, LinkWrapper
 from siguard.actors.limits import check_memory
 from siguard.actors.messages import Load, Request
-from siguard.actors.server import OWNER, UPSTREAM, USER, Server, client_keys, server_keys
-from siguard.actors.session import DEFAULT_DEADLINE, SERVERS
+from siguard.actors.naming import SessionNames
+from siguard.actors.server import UPSTREAM, USER
+from siguard.actors.session import DEFAULT_DEADLINE
 from siguard.errors import InputError, PolicyError, SiguardError
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import encode_defender
@@ -32,14 +33,9 @@ from siguard.mpc.softmax import FRACTION_BITS
 from siguard.nn.inputs import check_features
 from siguard.nn.model import Defender, DenseNetwork, Model
 from siguard.nn.shared import encode_model
-from siguard.prf import fresh_key
+from siguard.prf import KEY_BYTES
 from siguard.ring import RingArray, encode
 from siguard.transport.accountant import Traffic
-from siguard.transport.link import Link
-from siguard.transport.memory import memory_link_pair
-
-#: Wraps one end of a link: (link, owner of this end) -> link.  Recorders and fault injectors stack here.
-LinkWrapper = Callable[[Link, str], Link]
 
 
 class DebugOpenWarning(UserWarning):
@@ -73,57 +69,22 @@ class Cluster:
         deadline: float,
         wrap_link: LinkWrapper | None,
     ) -> None:
-        self._seed_key = None if seed is None else hashlib.blake2b(f"siguard {seed}".encode()).digest()[:32]
+        seed_key = None if seed is None else hashlib.blake2b(f"siguard {seed}".encode()).digest()[:KEY_BYTES]
         self._debug_open = debug_open
         self._allow = None if allow is None else tuple(allow)
         self._ledger = Ledger()
         self._probes: dict[bytes, DebugProbe] = {}
-        self._names: dict[DenseNetwork, bytes] = {}
+        self._networks: dict[DenseNetwork, bytes] = {}
         self._limits: dict[bytes, float] = {}
         self._granted: set[tuple[bytes, bytes, GuardConfig]] = set()
         self._sharing = trio.Lock()
-        self._seen: Counter[bytes] = Counter()
-        self._begun = 0
-        self._over = 0
         #: Sharing of networks, grants: once per object, apart from the calls.
         self.setup_traffic = Traffic()
-        self._actors = self._make_actors(deadline, wrap_link or (lambda link, owner: link))
-        self.user: Client = self._actors[USER]  # type: ignore[assignment]
-        self._upstream: Client = self._actors[UPSTREAM]  # type: ignore[assignment]
-        self._owner: ModelOwner = self._actors[OWNER]  # type: ignore[assignment]
-
-    def _make_actors(self, deadline: float, wrap: LinkWrapper) -> dict[str, Actor]:
-        names = (*SERVERS, USER, OWNER, UPSTREAM)
-        links: dict[str, dict[str, Link]] = {name: {} for name in names}
-        for i, one in enumerate(SERVERS):
-            for other in (*SERVERS[i + 1 :], USER, OWNER, UPSTREAM):
-                ends = memory_link_pair(one, other)
-                links[one][other], links[other][one] = wrap(ends[0], one), wrap(ends[1], other)
-        keys = {
-            name: fresh_key(self._seed_key, "pair key", name)
-            for name in {key for server in SERVERS for key in server_keys(server)}
-        }
-        signing_key = SigningKey(fresh_key(self._seed_key, "owner's signing key"))
-
-        def held(wanted: list[str]) -> dict[str, bytes]:
-            return {name: keys[name] for name in wanted}
-
-        actors: dict[str, Actor] = {
-            name: Server(
-                name,
-                links[name],
-                self._ledger,
-                held(server_keys(name)),
-                signing_key.verify_key,
-                deadline=deadline,
-                probes=self._probes,
-            )
-            for name in SERVERS
-        }
-        for name in (USER, UPSTREAM):
-            actors[name] = Client(name, links[name], self._ledger, held(client_keys(name)), deadline)
-        actors[OWNER] = ModelOwner(links[OWNER], self._ledger, held(client_keys(OWNER)), signing_key, deadline)
-        return actors
+        self._sessions = SessionNames(seed_key)
+        self._deployment = Deployment(seed_key, self._ledger, self._probes, deadline, wrap_link)
+        self._actors = self._deployment.actors
+        self._owner = self._deployment.owner
+        self.user = self._deployment.user
 
     # Calls ------------------------------------------------------------------------------------------------
 
@@ -165,20 +126,34 @@ class Cluster:
         self, client: str, value: RingArray, model: Model | None, defender: Defender, config: GuardConfig
     ) -> GuardResult:
         self._check_allowed(config)
-        turn = self._next_turn()
-        batch = value.shape[0]
-        check_memory(batch, model, defender, config)
+        check_memory(value.shape[0], model, defender, config)
+        dealer = self._sessions.begin_call()
+        try:
+            return await self._run_call(dealer, client, value, model, defender, config)
+        finally:
+            self._sessions.end_call()
+
+    async def _run_call(
+        self,
+        dealer: str,
+        client: str,
+        value: RingArray,
+        model: Model | None,
+        defender: Defender,
+        config: GuardConfig,
+    ) -> GuardResult:
         async with self._sharing:
             names = await self._share(defender), (await self._share(model) if model else b"")
             await self._grant(*names, config)
-        session, dealer = self._new_session(turn, value, *names, config)
+        session = self._sessions.session("call", value.tobytes(), *names, repr(config.to_dict()))
+        batch = value.shape[0]
         request = Request(
             "query" if model else "guard", dealer, names[0], names[1], config.to_dict(), batch, value.shape[1]
         )
         shape = (batch, defender.classes)
         if self._debug_open:
             self._probes[session] = DebugProbe()
-        started = trio.current_time()
+        started = time.perf_counter()
         try:
             if client == USER:
                 answer = await self.user.ask(session, request, value, shape)
@@ -187,8 +162,7 @@ class Cluster:
         finally:
             probe = self._probes.pop(session, None)
             traffic = self._ledger.take(session)
-            self._over += 1
-        seconds = trio.current_time() - started
+        seconds = time.perf_counter() - started
         internals = probe.internals(config) if probe else None
         return GuardResult(answer.confidences, seconds, config.iterations, traffic, internals)
 
@@ -207,7 +181,7 @@ class Cluster:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(wait)
             try:
-                await self._upstream.submit(session, request, value)
+                await self._deployment.upstream.submit(session, request, value)
             except SiguardError as error:
                 errors.insert(0, error)
                 nursery.cancel_scope.cancel()
@@ -227,8 +201,8 @@ class Cluster:
 
     async def _share(self, network: DenseNetwork) -> bytes:
         """Share a network with the servers unless this cluster has; returns its name."""
-        if network in self._names:
-            return self._names[network]
+        if network in self._networks:
+            return self._networks[network]
         public: list[float]
         if isinstance(network, Defender):
             kind, encoded = "defender", encode_defender(network)
@@ -237,13 +211,13 @@ class Cluster:
             assert isinstance(network, Model)  # noqa: S101 - callers checked
             kind, weights = "model", encode_model(network)
             arrays, public = weights.arrays, [weights.feature_limit]
-        session = self._setup_session(kind, *(array.tobytes() for array in arrays))
+        session = self._sessions.session(kind, *(array.tobytes() for array in arrays))
         load = Load(kind, session, [list(array.shape) for array in arrays], public)
         try:
             await self._owner.share_network(session, load, arrays)
         finally:
             self._add_setup(session)
-        self._names[network] = session
+        self._networks[network] = session
         self._limits[session] = public[0]
         return session
 
@@ -253,7 +227,7 @@ class Cluster:
             key = (defender, model, allowed.resolved())
             if key in self._granted:
                 continue
-            session = self._setup_session("grant", defender, model, repr(allowed.to_dict()))
+            session = self._sessions.session("grant", defender, model, repr(allowed.to_dict()))
             try:
                 await self._owner.grant(session, defender, model, allowed)
             finally:
@@ -262,35 +236,6 @@ class Cluster:
 
     def _add_setup(self, session: bytes) -> None:
         self.setup_traffic.merge(self._ledger.take(session))
-
-    # Sessions ---------------------------------------------------------------------------------------------
-
-    def _setup_session(self, *context: str | bytes) -> bytes:
-        return self._session_id("setup", *context)[0]
-
-    def _new_session(
-        self, turn: int, value: RingArray, defender: bytes, model: bytes, config: GuardConfig
-    ) -> tuple[bytes, str]:
-        """A session id that was never used, and the server that deals: the next one in turn.
-
-        With a seed the id follows from the seed and the call's content (an equal call gets the next occurrence
-        number), and the turn from the calls that were over when this one began: neither depends on the order
-        in which concurrent calls happen to run.
-        """
-        session, _ = self._session_id("call", value.tobytes(), defender, model, repr(config.to_dict()))
-        return session, SERVERS[(2 + turn) % 3]
-
-    def _next_turn(self) -> int:
-        self._begun += 1
-        return self._begun - 1 if self._seed_key is None else self._over
-
-    def _session_id(self, *context: str | bytes) -> tuple[bytes, int]:
-        if self._seed_key is None:
-            return fresh_key(None)[:16], 0
-        content = fresh_key(self._seed_key, "session", *context)
-        occurrence = self._seen[content]
-        self._seen[content] += 1
-        return fresh_key(content, "occurrence", occurrence)[:16], occurrence
 
 
 def _checked_config(config: GuardConfig | None) -> GuardConfig:
