@@ -160,7 +160,7 @@ def _direction(
     g[rows, top] = -g.sum(axis=1)  # entry ``top`` was 0 so far, since w is 0 there
 
     # Where the label is lost, a term without the factor ``rest`` joins in, so there the true scale matters.
-    lost = (top != label) & (c2 > 0)
+    lost = top != label
     keep_label = c2 * (one_hot(top, classes) - one_hot(label, classes))
     direction: FloatArray = np.where(lost[:, None], rest[:, None] * g + keep_label, g)
     return direction
@@ -179,14 +179,13 @@ def _rest(position: FloatArray, reference: IndexArray) -> tuple[FloatArray, Floa
 def _sign_of_change(logits: FloatArray, e: FloatArray, label: IndexArray) -> FloatArray:
     """sign(q - p) with +1 at 0, for q = softmax(logits + e) and p = softmax(logits); shape (batch, classes).
 
-    log q_i - log p_i is (e_i - e_l) minus the change of log(1 + odds of the rest against the label l).  For
-    the label itself the sign is that of the fall in those odds, which stays exact where p_l rounds to 1.
+    log q_i - log p_i is (e_i - e_l) minus the change of log(1 + odds of the rest against the label l), and
+    logaddexp keeps the digits of that change where the odds are tiny and p_l rounds to 1.
     """
     rows = np.arange(len(logits))
     before, _ = _rest(logits, label)
     after, _ = _rest(logits + e, label)
     change = e - e[rows, label][:, None] - (np.logaddexp(0.0, after) - np.logaddexp(0.0, before))[:, None]
-    change[rows, label] = before - after
     return np.where(change >= 0, 1.0, -1.0)
 
 

@@ -24,7 +24,7 @@ from siguard.nn.model import Model
 from siguard.ring import RingArray, encode, ring
 
 #: Fraction bits of the weights; products open at FRACTION_BITS + WEIGHT_BITS.
-WEIGHT_BITS = 14
+WEIGHT_BITS = 16
 #: Ring in which the signs of hidden values are taken: |x| < 2^31 at 16 fraction bits.
 SIGN_BITS = 48
 _LARGEST_FEATURE = 2.0**12
@@ -92,8 +92,8 @@ class SharedModel:
         """Logits (batch, classes) at ``logit_bits`` from features (batch, in) at 16 fraction bits.
 
         Rounds: 9 for each hidden layer (product, comparison in 48 bits, bit product), and 1.
-        Error: about 2^-15 per weight and 2^-16 per value of each layer; failure: a wrap with probability
-        |x| 2^-34 per hidden value.
+        Error: about 2^-17 per weight and 2^-16 per value of each layer; failure: a wrap with probability
+        |x| 2^-32 per hidden value.
         """
         x = features
         for index, (W, b) in enumerate(self.layers):

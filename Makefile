@@ -1,0 +1,63 @@
+# Everything a stranger needs: `make demo` and `make test` create .venv and install what is missing.
+#
+#   make help                           what there is
+#   make demo PYTHON=/path/to/python    use this Python, not the first suitable one found
+
+VENV      ?= .venv
+BIN       := $(VENV)/bin
+INSTALLED := $(VENV)/.installed
+# 3.11 first: it is the version that is tested.  A Python with its venv module goes before one without.
+PYTHON    ?= $(shell for need in 'ensurepip, venv' sys; do \
+               for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
+                 $$p -c "import sys, $$need; sys.exit(sys.version_info < (3, 11))" 2>/dev/null \
+                   && echo $$p && exit; \
+               done; done)
+
+.PHONY: help demo test bench clean install
+.DELETE_ON_ERROR:
+.DEFAULT_GOAL := help
+
+help:
+	@echo 'make demo    install into $(VENV), then run scenarios/quickstart.toml'
+	@echo 'make test    install, lint, check the format, check types, run the tests'
+	@echo 'make bench   install, then measure seconds, rounds and bytes of each policy'
+	@echo 'make clean   remove $(VENV), caches and build output (reports in runs/ stay)'
+
+demo: install
+	$(BIN)/siguard run scenarios/quickstart.toml --out runs/quickstart
+
+test: install
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+bench: install
+	$(BIN)/python bench/run.py
+
+install: $(INSTALLED)
+
+# The package is installed in place, so only a change of pyproject.toml needs another installation.
+$(INSTALLED): pyproject.toml $(BIN)/pip
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+# pip is the last thing that `venv` puts in place: a half-made environment does not have it.
+$(BIN)/pip:
+	@command -v "$(PYTHON)" >/dev/null 2>&1 || { \
+	  echo 'error: no Python 3.11 or newer found.' >&2; \
+	  echo 'cure:  install one (Debian, Ubuntu: apt install python3 python3-venv), or name it: make PYTHON=/path/to/python3.11' >&2; \
+	  exit 1; }
+	@"$(PYTHON)" -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'error: $(PYTHON) does not run, or is older than Python 3.11.' >&2; \
+	  echo 'cure:  name a newer one: make PYTHON=/path/to/python3.11' >&2; \
+	  exit 1; }
+	@"$(PYTHON)" -c 'import ensurepip, venv' 2>/dev/null || { \
+	  echo 'error: $(PYTHON) has no venv module (it imports venv and ensurepip to make $(VENV)).' >&2; \
+	  echo 'cure:  install it (Debian, Ubuntu: apt install python3-venv), or name another Python: make PYTHON=/path/to/python3.11' >&2; \
+	  exit 1; }
+	"$(PYTHON)" -m venv "$(VENV)"
+
+clean:
+	rm -rf "$(VENV)" build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	find siguard tests bench -name __pycache__ -type d -prune -exec rm -rf {} +

@@ -1,0 +1,144 @@
+"""Seconds, rounds, bytes and messages of each guard policy, at several batch sizes, on this machine.
+
+    python bench/run.py [--repeats 5] [--batches 1 10 100] [--policies siguard linesearch label none]
+
+Prints one JSON object a line as it goes, then a table.  bench/NOTES.md says how to read the figures.
+"""
+
+from __future__ import annotations
+
+import argparse
+import itertools
+import json
+import statistics
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+
+import numpy as np
+import trio
+from rich.box import SIMPLE_HEAD
+from rich.console import Console
+from rich.table import Table
+
+import siguard
+from siguard.nn.model import FloatArray
+
+CLASSES = 10
+HIDDEN = (128, 64)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One policy at one batch size: the cost of one call, its time over the repeats, and the baseline's."""
+
+    policy: str
+    batch: int
+    repeats: int
+    iterations: int
+    rounds: int
+    bytes_total: int
+    messages: int
+    seconds: float
+    seconds_min: float
+    seconds_max: float
+    reference_seconds: float
+    times_reference: float
+
+
+def random_inputs(batch: int, seed: int) -> tuple[FloatArray, siguard.Defender]:
+    """Seeded logits of shape (batch, 10) and an untrained h of shape 10-128-64-1: cost needs no training."""
+    rng = np.random.default_rng(seed)
+    widths = (CLASSES, *HIDDEN, 1)
+    layers = [
+        (rng.normal(0, np.sqrt(2 / rows), (rows, columns)), rng.normal(0, 0.1, columns))
+        for rows, columns in itertools.pairwise(widths)
+    ]
+    return rng.normal(0, 4, (batch, CLASSES)), siguard.Defender(layers)
+
+
+async def measure(cluster: siguard.Cluster, policy: str, batch: int, repeats: int, seed: int) -> Row:
+    """One policy at one batch size; the baseline runs between the calls, so under the same load."""
+    config = siguard.GuardConfig(policy=policy)
+    logits, defender = random_inputs(batch, seed)
+    result = await cluster.guard(logits, defender, config)  # shares h and fills caches: not counted
+    seconds, baseline = [], []
+    for _ in range(repeats):
+        result = await cluster.guard(logits, defender, config)
+        seconds.append(result.seconds)
+        start = time.perf_counter()
+        siguard.reference.guard(logits, defender, config)
+        baseline.append(time.perf_counter() - start)
+    return Row(
+        policy=policy,
+        batch=batch,
+        repeats=repeats,
+        iterations=result.iterations,
+        rounds=result.traffic.rounds,
+        bytes_total=result.traffic.bytes_total,
+        messages=result.traffic.messages,
+        seconds=statistics.median(seconds),
+        seconds_min=min(seconds),
+        seconds_max=max(seconds),
+        reference_seconds=statistics.median(baseline),
+        times_reference=statistics.median(seconds) / statistics.median(baseline),
+    )
+
+
+def table(rows: Sequence[Row]) -> Table:
+    """The rows for a terminal."""
+    title = f"one call, C = {CLASSES}, h {CLASSES}-{'-'.join(map(str, HIDDEN))}-1"
+    # Narrow: a terminal of 80 columns, or a file.
+    result = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
+    for heading in ("policy", "batch", "rounds", "MB", "sent", "seconds", "min-max", "float64", "times"):
+        result.add_column(heading, justify="left" if heading == "policy" else "right", no_wrap=True)
+    for row in rows:
+        result.add_row(
+            row.policy,
+            str(row.batch),
+            str(row.rounds),
+            f"{row.bytes_total / 1e6:.3f}",
+            str(row.messages),
+            f"{row.seconds:.3f}",
+            f"{row.seconds_min:.2f}-{row.seconds_max:.2f}",
+            f"{row.reference_seconds:.4f}",
+            f"{row.times_reference:.0f}",
+        )
+    return result
+
+
+async def run(policies: Sequence[str], batches: Sequence[int], repeats: int, seed: int) -> None:
+    """Measure, print a JSON line for each row as it comes, then the table."""
+    rows = []
+    async with siguard.open_cluster(seed=seed) as cluster:
+        for policy in policies:
+            for batch in batches:
+                rows.append(await measure(cluster, policy, batch, repeats, seed))
+                print(json.dumps(asdict(rows[-1])), flush=True)
+    Console().print(table(rows))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Parse the options and measure."""
+    parser = argparse.ArgumentParser(description="Cost of each guard policy on this machine.")
+    parser.add_argument("--repeats", type=_positive, default=5, help="timed calls for each row")
+    parser.add_argument("--batches", type=_positive, nargs="+", default=[1, 10, 100])
+    parser.add_argument("--policies", nargs="+", default=["siguard", "linesearch", "label", "none"])
+    parser.add_argument("--seed", type=int, default=1)
+    options = parser.parse_args(arguments)
+    try:
+        trio.run(run, options.policies, options.batches, options.repeats, options.seed)
+    except siguard.SiguardError as error:
+        sys.exit(f"bench: {error}")
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise ValueError
+    return value
+
+
+if __name__ == "__main__":
+    main()

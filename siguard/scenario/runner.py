@@ -1,0 +1,166 @@
+"""Run a scenario: data and training, the guard under MPC on every row, attacks before and after, a report."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import trio
+
+import siguard
+from siguard.errors import InputError
+from siguard.guard import reference
+from siguard.guard.config import GuardConfig
+from siguard.nn.model import FloatArray
+from siguard.scenario.experiment import Experiment, prepare
+from siguard.scenario.figures import Released, agreement, complaints, policy_figures
+from siguard.scenario.load import Scenario, load_scenario
+from siguard.scenario.progress import Progress, counted, silent
+from siguard.scenario.report import AttackFigures, Report
+from siguard.scenario.stopping import ctrl_c_is_not_swallowed, without_groups
+from siguard.scenario.threads import one_thread
+
+#: With an AUC of the adaptive attack at or below this without any guard, there is no leak to defend.
+LEAST_POWER = 0.55
+_ATTACK_STEPS = 6  # how often the attacks on one policy report
+
+
+def run_scenario(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Report:
+    """Run the scenario file ``path`` from data to attacks; takes as long as the scenario is large.
+
+    overrides: dotted keys to values, put over the file like ``--set``: ``{"guard.inner": 5, "samples": 40}``.
+    Runs its own event loop: inside trio call it through ``trio.to_thread.run_sync``.
+    Raises `ScenarioError` for the file or an override, `InputError` for data or a missing extra, and whatever
+    the cluster raises.  To keep what was measured when a run is stopped, use `ScenarioRun`.
+    """
+    return ScenarioRun(load_scenario(path, overrides)).execute()
+
+
+class ScenarioRun:
+    """One run of a scenario; ``report`` holds what was measured so far.
+
+    Raises `InputError` at once where the extra ``eval`` is not installed.
+    """
+
+    def __init__(self, scenario: Scenario) -> None:
+        if find_spec("sklearn") is None:
+            raise InputError("scenarios need scikit-learn, which is not installed: pip install 'siguard[eval]'")
+        self.scenario = scenario
+        self.report = Report(scenario.name, scenario.seed, scenario.samples or 0, scenario.batch)
+        self._stage = "loading the data"
+        self._progress: Progress = silent
+
+    def execute(self, progress: Progress = silent) -> Report:
+        """Do all of it and return the finished report; Ctrl-C raises KeyboardInterrupt at any time."""
+        self._progress = progress
+        with ctrl_c_is_not_swallowed(), one_thread():
+            experiment = prepare(self.scenario, self._enter)
+        self._describe(experiment)
+        with without_groups(), warnings.catch_warnings():
+            # Every scenario opens what the servers decided, to report it: a note says so, once.
+            warnings.simplefilter("ignore", siguard.DebugOpenWarning)
+            released = trio.run(self._guard, experiment)
+        with ctrl_c_is_not_swallowed(), one_thread():
+            self._attack(experiment, released)
+        return self.report
+
+    def interrupted(self) -> Report:
+        """The report of a run that Ctrl-C stopped: what was complete by then, marked as partial."""
+        self.report.partial = True
+        missing = [name for name in self.scenario.policies if name not in self.report.attacks]
+        attacks = f"; no attacks yet on: {', '.join(missing)}" if missing else ""
+        self.report.reason = f"stopped during {self._stage!r}{attacks}"
+        return self.report
+
+    def _enter(self, stage: str, done: int, total: int) -> None:
+        self._stage = stage
+        self._progress(stage, done, total)
+
+    def _describe(self, experiment: Experiment) -> None:
+        report = self.report
+        report.samples = len(experiment.logits)
+        report.accuracy = experiment.accuracy
+        report.notes = [
+            *experiment.notes,
+            "An experiment: debug_open recombined in this process what the servers had decided.",
+            "Shadow rows of the adaptive attacks were guarded in float64 (siguard.reference), not under MPC.",
+        ]
+        if report.batch > report.samples:
+            report.warnings.append(f"batch {report.batch} is larger than the data: one batch of {report.samples}.")
+            report.batch = report.samples
+
+    async def _guard(self, experiment: Experiment) -> dict[str, FloatArray]:
+        """Release every row under every policy; returns the confidences by policy."""
+        answers = {}
+        async with siguard.open_cluster(seed=self.scenario.seed, debug_open=True) as cluster:
+            for policy, config in self.scenario.policies.items():
+                released = await self._release(cluster, experiment, policy, config)
+                answers[policy] = released.all_confidences()
+                figures = policy_figures(answers["none"], released)  # the first policy of every scenario
+                expected = reference.guard(experiment.logits, experiment.defender, config)
+                self.report.guard[policy] = figures
+                self.report.agreement[policy] = agreement(released, expected)
+                self.report.warnings += complaints(policy, self.report.samples, figures, released)
+        return answers
+
+    async def _release(
+        self, cluster: siguard.Cluster, experiment: Experiment, policy: str, config: GuardConfig
+    ) -> Released:
+        batch, stage = self.report.batch, f"guarding under MPC: {policy}"
+        starts = range(0, len(experiment.logits), batch)
+        self._enter(stage, 0, len(starts))
+        released = Released()
+        for number, start in enumerate(starts, start=1):
+            part = slice(start, start + batch)
+            if experiment.features is not None and experiment.model is not None:
+                features = experiment.features[part]
+                result = await cluster.query(features, experiment.model, experiment.defender, config)
+            else:
+                result = await cluster.guard(experiment.logits[part], experiment.defender, config)
+            released.iterations = result.iterations
+            released.confidences.append(result.confidences)
+            if result.internals is not None and result.internals.accepted is not None:
+                released.accepted.append(result.internals.accepted)
+            if len(result.confidences) == batch:  # the last one may be smaller, and cheaper
+                traffic = result.traffic
+                released.costs.append((traffic.rounds, traffic.bytes_total, traffic.messages))
+                released.seconds.append(result.seconds)
+            self._enter(stage, number, len(starts))
+        return released
+
+    def _attack(self, experiment: Experiment, released: Mapping[str, FloatArray]) -> None:
+        from siguard.privacy.attacks import AttackerData, evaluate_attacks
+
+        shadow = experiment.shadow
+        for policy, config in self.scenario.policies.items():
+            attacker = AttackerData(
+                undefended=reference.softmax(shadow.logits),
+                guarded=reference.guard(shadow.logits, experiment.defender, config).confidences,
+                member=shadow.member,
+                labels=shadow.labels,
+            )
+            with counted(self._enter, f"attacking: {policy}", _ATTACK_STEPS) as step:
+                scores = evaluate_attacks(
+                    attacker,
+                    released[policy],
+                    experiment.member,
+                    experiment.labels,
+                    seed=self.scenario.seed,
+                    progress=step,
+                )
+            self.report.attacks[policy] = {
+                name: AttackFigures(score.balanced_accuracy, score.auc, score.tpr_at_1pct_fpr)
+                for name, score in scores.items()
+            }
+        self._judge_power()
+
+    def _judge_power(self) -> None:
+        auc = self.report.attacks["none"]["gb"].auc
+        if auc <= LEAST_POWER:
+            self.report.warnings.append(
+                f"This experiment lacks power: without a guard the adaptive attack (gb) has AUC {auc:.3f}, "
+                f"not above {LEAST_POWER}: there is no leak here that a guard could close."
+            )

@@ -1,0 +1,100 @@
+"""What a scenario file may hold.  Every key states its meaning and what is allowed once, right here.
+
+The same texts stand in error messages and, checked by a test, in docs/scenarios.md.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from siguard.guard.config import POLICIES
+
+
+def _key(default: Any, meaning: str, allowed: str, **constraints: Any) -> Any:
+    return Field(default, description=meaning, json_schema_extra={"allowed": allowed}, **constraints)
+
+
+def _whole(default: int, low: int, high: int, meaning: str) -> Any:
+    return _key(default, meaning, f"a whole number from {low} to {high}", ge=low, le=high)
+
+
+_Width = Annotated[int, Field(ge=1, le=4096)]
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
+
+
+class DataSection(_Section):
+    """``[data]``: where the rows come from."""
+
+    kind: Literal["digits", "location30", "npz"] = _key(
+        "digits",
+        "the data set: scikit-learn's digits, Location30 from a file, or logits from an .npz file",
+        "digits, location30 or npz",
+    )
+    path: str | None = _key(
+        None,
+        "the file or folder of location30 or npz; relative paths count from the folder of the scenario file",
+        "a path; needed for npz, not for digits",
+        min_length=1,
+    )
+    rows: int = _whole(
+        150, 20, 359, "rows that train the target; as many are for h and for the evaluation (digits only)"
+    )
+
+
+class TargetSection(_Section):
+    """``[target]``: the dense ReLU network whose members are attacked; not for npz, which has its logits."""
+
+    hidden: list[_Width] | None = _key(
+        None,
+        "widths of the hidden layers; 64, 64 for digits and 1024, 512, 256, 128 for location30 when left out",
+        "a list of 1 to 5 whole numbers from 1 to 4096",
+        min_length=1,
+        max_length=5,
+    )
+
+
+class AttacksSection(_Section):
+    """``[attacks]``: what the attacker has who tries to tell members from non-members."""
+
+    shadows: int = _whole(4, 1, 16, "shadow models of the attacker, trained like the target (digits only)")
+
+
+class Sections(_Section):
+    """A whole scenario file but for ``[guard]``, whose keys depend on the policies (see load.py)."""
+
+    name: str = _key("", "what the report calls the scenario; the file's name when left out", "a text")
+    seed: int = _whole(1, 0, 2**31 - 1, "fixes the split, training, secret sharing and attacks")
+    samples: int | None = _key(
+        None,
+        "rows that are guarded and attacked, half of them members; all there are when left out",
+        "an even number from 2 to 1000000",
+        ge=2,
+        le=1_000_000,
+        multiple_of=2,
+    )
+    batch: int = _whole(100, 1, 10_000, "rows in one secure query")
+    data: DataSection = Field(default_factory=DataSection)
+    target: TargetSection = Field(default_factory=TargetSection)
+    attacks: AttacksSection = Field(default_factory=AttacksSection)
+
+
+#: Keys that only some kinds of data have a use for; with another kind they are an error, never ignored.
+ONLY_FOR = {
+    "data.path": ("location30", "npz"),
+    "data.rows": ("digits",),
+    "target.hidden": ("digits", "location30"),
+    "attacks.shadows": ("digits",),
+}
+
+
+def policy_keys(policy: str) -> tuple[str, ...]:
+    """The parameters that a policy has, in ``[guard]`` and in its own table."""
+    own = POLICIES[policy]
+    keys = tuple(name for name in ("outer", "inner", "learning_rate") if getattr(own, name) is not None)
+    # c1, c2, c3 weigh the terms of a gradient: they belong to the policies that take steps along one.
+    return (*keys, "c1", "c2", "c3") if own.inner is not None else keys

@@ -1,0 +1,98 @@
+"""Figures against values worked out by hand."""
+
+from __future__ import annotations
+
+import io
+import json
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from siguard.guard.reference import ReferenceResult
+from siguard.scenario.figures import Released, agreement, complaints, policy_figures
+from siguard.scenario.report import AttackFigures, PolicyFigures, Report
+
+UNDEFENDED = np.array([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7]])
+
+
+def released(*, accepted: bool = True) -> Released:
+    """Two batches; the second row changes its label, the third is released as it is."""
+    return Released(
+        iterations=30,
+        confidences=[np.array([[0.7, 0.3], [0.4, 0.6]]), np.array([[0.3, 0.7]])],
+        accepted=[np.array([True, True]), np.array([False])] if accepted else [],
+        costs=[(7, 1000, 12), (7, 1000, 12), (7, 1000, 12)],
+        seconds=[0.1, 0.9, 0.2],
+    )
+
+
+def test_policy_figures() -> None:
+    figures = policy_figures(UNDEFENDED, released())
+    assert figures.label_kept == pytest.approx(2 / 3)
+    assert figures.accepted == pytest.approx(2 / 3)
+    assert figures.l1 == pytest.approx((0.2 + 0.4 + 0.0) / 3)
+    assert (figures.rounds, figures.bytes_total, figures.messages) == (7, 1000, 12)
+    assert figures.seconds == 0.2
+    assert figures.iterations == 30
+    assert policy_figures(UNDEFENDED, released(accepted=False)).accepted is None
+
+
+def test_agreement() -> None:
+    expected = ReferenceResult(
+        confidences=np.array([[0.7, 0.3], [0.51, 0.49], [0.31, 0.69]]),
+        noise=None,
+        accepted=np.array([True, False, False]),
+    )
+    found = agreement(released(), expected)
+    assert found.label == pytest.approx(2 / 3)
+    assert found.accept_bit == pytest.approx(2 / 3)
+    assert found.rows_within_0_02 == pytest.approx(2 / 3)
+    assert found.mean_difference == pytest.approx((0 + 0 + 0.11 + 0.11 + 0.01 + 0.01) / 6)
+    assert found.largest_difference == pytest.approx(0.11)
+    assert agreement(released(accepted=False), expected).accept_bit is None
+
+
+def test_a_reader_is_told_of_changed_labels_and_of_costs_that_move() -> None:
+    answers = released()
+    (line,) = complaints("p", 3, policy_figures(UNDEFENDED, answers), answers)
+    assert line == "p: the label changed on 1 of 3 rows."
+    answers.costs[1] = (7, 1008, 12)
+    assert "batches of one size differ" in complaints("p", 3, policy_figures(UNDEFENDED, answers), answers)[1]
+
+
+def test_a_report_is_written_whole_and_as_plain_json(tmp_path: Path) -> None:
+    report = Report("s", seed=3, samples=3, batch=2)
+    report.guard["none"] = policy_figures(UNDEFENDED, released(accepted=False))
+    report.attacks["none"] = {"nn": AttackFigures(0.5, math.nan, 0.0)}
+    file = report.write(tmp_path / "deep" / "folder")
+    assert [path.name for path in file.parent.iterdir()] == ["report.json"]
+    content = json.loads(file.read_text(encoding="utf-8"))
+    assert content["schema"] == 1
+    assert (content["scenario"], content["seed"], content["samples"], content["batch"]) == ("s", 3, 3, 2)
+    assert content["guard"]["none"]["accepted"] is None
+    assert content["attacks"]["none"]["nn"] == {"balanced_accuracy": 0.5, "auc": None, "tpr_at_1pct_fpr": 0.0}
+    assert content["partial"] is False
+    assert content["reason"] is None
+
+
+def test_tables_hold_every_policy_and_attack_and_fit_a_terminal() -> None:
+    from rich.console import Console
+
+    report = Report("s", seed=3, samples=3, batch=2)
+    for policy in ("none", "linesearch"):
+        report.guard[policy] = PolicyFigures(1.0, None, 0.1234, 1500, 345_678_901, 12_345, 1.25, 30)
+        report.attacks[policy] = {
+            name: AttackFigures(0.512, 0.634, 0.01)
+            for name in ("nn", "gb", "confidence", "modified_entropy", "correctness")
+        }
+    del report.attacks["linesearch"]["nn"]
+    console = Console(width=80, record=True, file=io.StringIO())
+    for table in report.tables():
+        console.print(table)
+    text = console.export_text()
+    for part in ("none", "linesearch", "345.68", "12345", "1.25", "0.123", "0.512/0.634", "correctness"):
+        assert part in text
+    assert "…" not in text
+    assert Report("s", seed=3, samples=3, batch=2).tables() == []

@@ -1,0 +1,186 @@
+"""Scenario files and overrides: what is accepted, and what a wrong one is told."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from siguard.errors import ScenarioError
+from siguard.guard.config import GuardConfig
+from siguard.scenario.load import Scenario, load_scenario
+from siguard.scenario.overrides import parse_overrides
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def load(folder: Path, text: str, overrides: dict[str, Any] | None = None) -> Scenario:
+    file = folder / "s.toml"
+    file.write_text(text, encoding="utf-8")
+    return load_scenario(file, overrides)
+
+
+def refusal(folder: Path, text: str, overrides: dict[str, Any] | None = None) -> str:
+    with pytest.raises(ScenarioError) as caught:
+        load(folder, text, overrides)
+    message = str(caught.value)
+    assert str(folder / "s.toml") in message
+    return message
+
+
+def test_an_empty_file_has_a_default_for_everything(tmp_path: Path) -> None:
+    scenario = load(tmp_path, "")
+    assert scenario.name == "s"
+    assert scenario.data.kind == "digits"
+    assert scenario.policies == {
+        "none": GuardConfig(policy="none"),
+        "siguard": GuardConfig(policy="siguard"),
+        "linesearch": GuardConfig(policy="linesearch"),
+    }
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "scenarios").glob("*.toml")), ids=lambda file: file.stem)
+def test_the_scenarios_of_the_repository_are_valid(file: Path) -> None:
+    assert load_scenario(file).name == file.stem
+
+
+def test_shared_values_reach_the_policies_that_have_them_and_own_values_win(tmp_path: Path) -> None:
+    text = (
+        '[guard]\npolicies = ["siguard", "linesearch", "none"]\ninner = 7\nouter = 2\n[guard.siguard]\ninner = 5\n'
+    )
+    policies = load(tmp_path, text).policies
+    assert policies["siguard"] == GuardConfig(policy="siguard", inner=5, outer=2)
+    assert policies["linesearch"] == GuardConfig(policy="linesearch")
+    assert list(policies) == ["none", "siguard", "linesearch"]
+
+
+def test_an_override_of_all_policies_also_replaces_a_policys_own_value(tmp_path: Path) -> None:
+    text = "[guard.siguard]\ninner = 5\nouter = 2\n"
+    assert load(tmp_path, text, {"guard.inner": 4}).policies["siguard"] == GuardConfig(inner=4, outer=2)
+    assert load(tmp_path, text, {"guard.siguard.inner": 4}).policies["siguard"] == GuardConfig(inner=4, outer=2)
+    both = load(tmp_path, text, {"guard.inner": 4, "guard.siguard.inner": 3})
+    assert both.policies["siguard"] == GuardConfig(inner=3, outer=2)
+
+
+def test_choosing_other_policies_forgets_what_only_the_others_had(tmp_path: Path) -> None:
+    text = '[guard]\npolicies = ["siguard"]\nouter = 2\n[guard.siguard]\ninner = 5\n'
+    assert set(load(tmp_path, text, {"guard.policies": ["linesearch"]}).policies) == {"linesearch", "none"}
+
+
+def test_a_path_counts_from_the_file_and_an_overriding_one_from_the_working_directory(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "scenarios"
+    folder.mkdir()
+    text = '[data]\nkind = "npz"\npath = "logits.npz"\n'
+    assert load(folder, text).data_path() == folder / "logits.npz"
+    assert load(folder, text, {"data.path": "other.npz"}).data_path() == tmp_path / "other.npz"
+
+
+@pytest.mark.parametrize(
+    ("text", "parts"),
+    [
+        ("seeed = 3", ["seeed", "unknown key", "did you mean 'seed'?", "allowed:", "samples", "guard"]),
+        ("seed = true", ["seed: found true", "a whole number from 0 to"]),
+        ("samples = 401", ["samples: found 401", "an even number"]),
+        ("samples = 0", ["samples: found 0", "an even number from 2"]),
+        ("batch = 2.5", ["batch: found 2.5", "a whole number from 1"]),
+        ("batch = nan", ["batch: found nan"]),
+        ("target = 3", ["target: found 3", "a table"]),
+        ("[target]\nhidden = [64, 0]", ["target.hidden[1]: found 0", "whole numbers from 1"]),
+        ("[target]\nhidden = []", ["target.hidden: found []", "a list of 1 to 5"]),
+        ("[target]\nhiden = [3]", ["target.hiden", "did you mean 'hidden'?"]),
+        ("[data]\nrows = 400", ["data.rows: found 400", "from 20 to 359"]),
+        ('[data]\nkind = "digit"', ['data.kind: found "digit"', "digits, location30 or npz"]),
+        ('[data]\nkind = "npz"', ["data.path: missing", "the .npz file"]),
+        (
+            '[data]\npath = "x"',
+            ['data.path: data.kind = "digits" has no use for it, only location30 and npz'],
+        ),
+        ('[data]\nkind = "location30"\nrows = 30', ["data.rows: data.kind", "only digits"]),
+        ("[attacks]\nshadows = 0", ["attacks.shadows: found 0", "from 1 to 16"]),
+        (
+            '[data]\nkind = "npz"\npath = "x"\n[target]\nhidden = [2]',
+            ['target.hidden: data.kind = "npz" has no use'],
+        ),
+        ("guard = 3", ["guard: found 3", "a table"]),
+        ("[guard]\npolicies = []", ["guard.policies: found []", "a list of siguard, linesearch"]),
+        ('[guard]\npolicies = ["sigard"]', ["guard.policies[0]", "did you mean 'siguard'?"]),
+        ('[guard]\npolicies = ["none", "none"]', ["guard.policies", "each at most once"]),
+        ("[guard]\ninnner = 3", ["guard.innner", "did you mean 'inner'?", "policies"]),
+        ('[guard]\ninner = "ten"', ["guard.inner: found 'ten'", "a whole number from 1 to 1000"]),
+        ("[guard]\ninner = 0", ["guard.inner: found 0", "1 to 1000"]),
+        ("[guard.siguard]\nouter = 9", ["guard.siguard.outer: found 9", "1 to 6", "c3 grows"]),
+        (
+            "[guard.siguard]\nouter = 6\nc3 = 0.2",
+            ["guard.siguard.outer: c3 = 0.2 grows", "c3 * 10^(outer - 1) <="],
+        ),
+        ("[guard.siguard]\niner = 3", ["guard.siguard.iner", "did you mean 'inner'?"]),
+        ("[guard.linesearch]\ninner = 3", ["guard.linesearch.inner", "allowed: none"]),
+        ("[guard]\nsiguard = 3", ["guard.siguard: found 3", "a table"]),
+        (
+            '[guard]\npolicies = ["none"]\ninner = 3',
+            ["guard.inner", "no policy of this scenario (none)", "siguard"],
+        ),
+        (
+            '[guard]\npolicies = ["none"]\n[guard.siguard]\ninner = 3',
+            ["guard.siguard", "not in guard.policies"],
+        ),
+        ("seed = = 3", ["not valid TOML", "line 1"]),
+    ],
+)
+def test_a_wrong_file_is_told_key_found_and_allowed(tmp_path: Path, text: str, parts: list[str]) -> None:
+    message = refusal(tmp_path, text)
+    for part in parts:
+        assert part in message
+
+
+def test_every_problem_has_its_own_line(tmp_path: Path) -> None:
+    lines = refusal(tmp_path, "seed = -1\nbatch = 0\n[attacks]\nshadows = 0").splitlines()
+    assert len(lines) == 3
+    assert all(str(tmp_path / "s.toml") in line for line in lines)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "parts"),
+    [
+        ({"guard.x": 1}, ["guard.x (set by an override)", "unknown key"]),
+        ({"guard.inner": 1}, ["guard.inner (set by an override)", "no policy of this scenario"]),
+        ({"guard.siguard.inner": 1}, ["guard.siguard.inner (set by an override)", "not in guard.policies"]),
+        ({"guard.linesearch.inner": 1}, ["guard.linesearch.inner (set by an override)", "allowed: none"]),
+        ({"seed.x": 1}, ["seed.x", "seed is a value, not a table"]),
+        (
+            {"attacks.shadows": "many"},
+            ['attacks.shadows (set by an override): found "many"', "a whole number"],
+        ),
+    ],
+)
+def test_a_wrong_override_says_that_it_was_one(tmp_path: Path, overrides: dict[str, Any], parts: list[str]) -> None:
+    message = refusal(tmp_path, 'seed = 1\n[guard]\npolicies = ["linesearch"]', overrides)
+    for part in parts:
+        assert part in message
+
+
+def test_files_that_cannot_be_read(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match=r"absent\.toml: no such file"):
+        load_scenario(tmp_path / "absent.toml")
+    with pytest.raises(ScenarioError, match="cannot be read"):
+        load_scenario(tmp_path)
+    (tmp_path / "binary.toml").write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ScenarioError, match="UTF-8"):
+        load_scenario(tmp_path / "binary.toml")
+
+
+def test_override_texts() -> None:
+    items = ["a=5", "b.c = 0.5", "d=true", "e=text", 'f=["x", "y"]', "g=a=b", "h=1\ni=2", "a=6"]
+    overrides = parse_overrides(items)
+    expected = {"b.c": 0.5, "d": True, "e": "text", "f": ["x", "y"], "g": "a=b", "h": "1\ni=2", "a": 6}
+    assert list(overrides.items()) == list(expected.items())
+
+
+@pytest.mark.parametrize("item", ["inner", "=5", "guard..inner=5", "guard.=5", ""])
+def test_an_override_without_key_or_value_shows_one(item: str) -> None:
+    with pytest.raises(ScenarioError, match=r"allowed: key=value, for example guard\.inner=5"):
+        parse_overrides([item])

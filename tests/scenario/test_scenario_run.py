@@ -1,0 +1,240 @@
+"""Whole runs of small scenarios on the real cluster: what the report says, twice the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import trio
+
+from siguard.errors import DeadlineError, InputError, ScenarioError
+from siguard.scenario.load import load_scenario
+from siguard.scenario.report import Report
+from siguard.scenario.runner import ScenarioRun, run_scenario
+from siguard.scenario.stopping import ctrl_c_is_not_swallowed, without_groups
+
+SMALL = """
+seed = 5
+samples = 40
+batch = 16
+[data]
+rows = 20
+[target]
+hidden = [16]
+[guard]
+policies = ["siguard", "linesearch", "label"]
+outer = 1
+inner = 2
+[attacks]
+shadows = 1
+"""
+FIGURES = {"label_kept", "accepted", "l1", "rounds", "bytes_total", "messages", "seconds", "iterations"}
+ATTACKS = ["nn", "gb", "confidence", "modified_entropy", "correctness"]
+
+
+def write(folder: Path, text: str) -> Path:
+    file = folder / "small.toml"
+    file.write_text(text, encoding="utf-8")
+    return file
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory: pytest.TempPathFactory) -> Report:
+    return run_scenario(write(tmp_path_factory.mktemp("run"), SMALL))
+
+
+def test_the_report_has_the_agreed_layout(report: Report) -> None:
+    content = report.to_dict()
+    assert content["schema"] == 1
+    assert (content["scenario"], content["seed"], content["samples"], content["batch"]) == (
+        "small",
+        5,
+        40,
+        16,
+    )
+    assert list(content["guard"]) == ["none", "siguard", "linesearch", "label"]
+    for row in content["guard"].values():
+        assert set(row) == FIGURES
+    assert list(content["attacks"]) == list(content["guard"])
+    for scores in content["attacks"].values():
+        assert list(scores) == ATTACKS
+        for score in scores.values():
+            assert set(score) == {"balanced_accuracy", "auc", "tpr_at_1pct_fpr"}
+            assert all(0 <= value <= 1 for value in score.values())
+    assert not content["partial"]
+
+
+def test_the_guards_did_their_work(report: Report) -> None:
+    rows = report.guard
+    assert [row.label_kept for row in rows.values()] == [1.0] * 4
+    assert [row.iterations for row in rows.values()] == [0, 2, 1, 0]
+    assert [name for name, row in rows.items() if row.accepted is not None] == ["siguard"]
+    assert rows["none"].l1 == 0 < 0.01 < min(rows["linesearch"].l1, rows["label"].l1)
+    for row in rows.values():
+        assert row.seconds > 0
+        assert min(row.rounds, row.bytes_total, row.messages) > 0
+    assert rows["none"].rounds < rows["linesearch"].rounds
+    assert rows["none"].bytes_total < rows["siguard"].bytes_total
+    for found in report.agreement.values():
+        assert found.rows_within_0_02 >= 0.9
+        assert found.label >= 0.95
+    assert 0 < report.agreement["none"].mean_difference < 1e-3
+
+
+def test_the_label_decides_correctness_under_every_policy(report: Report) -> None:
+    assert len({scores["correctness"] for scores in report.attacks.values()}) == 1
+    accuracy = report.accuracy
+    assert accuracy["target_members"] is not None
+    assert accuracy["target_non_members"] is not None
+    gap = (accuracy["target_members"] + 1 - accuracy["target_non_members"]) / 2
+    assert report.attacks["none"]["correctness"].balanced_accuracy == pytest.approx(gap)
+
+
+def test_the_same_seed_gives_the_same_report_but_for_seconds(report: Report, tmp_path: Path) -> None:
+    again = run_scenario(write(tmp_path, SMALL)).to_dict()
+    first = report.to_dict()
+    for content in (first, again):
+        for row in content["guard"].values():
+            del row["seconds"]
+    assert again == first
+
+
+def logits_file(folder: Path, **arrays: Any) -> Path:
+    with (folder / "logits.npz").open("wb") as file:
+        np.savez(file, **arrays)
+    return write(folder, 'batch = 64\n[data]\nkind = "npz"\npath = "logits.npz"\n[guard]\npolicies = ["none"]\n')
+
+
+def test_logits_without_a_leak_lack_power_and_say_so(tmp_path: Path) -> None:
+    rows = np.random.default_rng(0).normal(0, 3, (20, 4))
+    everyone = np.concatenate([rows, rows])  # members and non-members alike: no attack can tell
+    member = np.repeat([0, 1], 20)
+    file = logits_file(tmp_path, logits=everyone, member=member, shadow_logits=everyone, shadow_member=member)
+    report = run_scenario(file)
+    assert report.samples == 40
+    assert report.batch == 40
+    assert list(report.attacks["none"]) == ["nn", "gb"]
+    assert report.attacks["none"]["gb"].auc == pytest.approx(0.5)
+    assert report.accuracy["target_members"] is None
+    batch, power = report.warnings
+    assert "one batch of 40" in batch
+    assert "lacks power" in power
+
+
+def test_logits_with_a_leak_do_not(tmp_path: Path) -> None:
+    rng = np.random.default_rng(0)
+    member = np.tile([0, 1], 60)
+    logits = rng.normal(0, 1 + 4 * member[:, None], (120, 4))  # members are far more certain
+    report = run_scenario(logits_file(tmp_path, logits=logits, member=member, labels=logits.argmax(axis=1)))
+    assert report.samples == 60  # the other half went to the attacker
+    assert list(report.attacks["none"]) == ATTACKS
+    assert report.attacks["none"]["gb"].auc > 0.8
+    assert not any("power" in line for line in report.warnings)
+    assert any("random half" in line for line in report.notes)
+
+
+def test_overrides_reach_the_run(tmp_path: Path) -> None:
+    overrides = {"samples": 10, "batch": 10, "guard.policies": ["none"], "name": "other"}
+    report = run_scenario(write(tmp_path, SMALL), overrides)
+    assert (report.scenario, report.samples, list(report.guard)) == ("other", 10, ["none"])
+
+
+def test_more_samples_than_rows_are_refused_before_training(tmp_path: Path) -> None:
+    with pytest.raises(ScenarioError, match=r"samples: found 60; allowed: at most 40 \(2 x data\.rows\)"):
+        run_scenario(write(tmp_path, SMALL), {"samples": 60})
+
+
+def test_missing_data_says_where_it_was_looked_for_and_the_cure(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = tmp_path / "a" / "b"
+    folder.mkdir(parents=True)
+    monkeypatch.chdir(folder)
+    with pytest.raises(ScenarioError, match=r"location30.*--set data\.path="):
+        run_scenario(write(folder, '[data]\nkind = "location30"\n'))
+    with pytest.raises(InputError, match=r"absent\.npz: no such file"):
+        run_scenario(write(folder, '[data]\nkind = "npz"\npath = "absent.npz"\n'))
+
+
+def test_progress_names_each_stage_from_nothing_to_all(tmp_path: Path) -> None:
+    seen: dict[str, list[int]] = {}
+    totals = {}
+
+    def listen(stage: str, done: int, total: int) -> None:
+        seen.setdefault(stage, []).append(done)
+        totals[stage] = total
+
+    overrides = {"guard.policies": ["none"]}
+    ScenarioRun(load_scenario(write(tmp_path, SMALL), overrides)).execute(listen)
+    assert list(seen) == [
+        "training the target",
+        "training the defender",
+        "training the attacker's shadow models",
+        "guarding under MPC: none",
+        "attacking: none",
+    ]
+    for stage, counts in seen.items():
+        assert counts == sorted(set(counts))
+        assert (counts[0], counts[-1]) == (0, totals[stage])
+    assert seen["training the target"] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize(
+    ("stage", "guarded", "attacked"),
+    [
+        ("training the target", [], []),
+        ("guarding under MPC: label", ["none"], []),
+        ("attacking: label", ["none", "label"], ["none"]),
+    ],
+)
+def test_ctrl_c_anywhere_leaves_what_was_complete(
+    tmp_path: Path, stage: str, guarded: list[str], attacked: list[str]
+) -> None:
+    def stop(now: str, done: int, total: int) -> None:
+        if now == stage and done == 1:
+            raise KeyboardInterrupt
+
+    job = ScenarioRun(load_scenario(write(tmp_path, SMALL), {"guard.policies": ["label"]}))
+    with pytest.raises(KeyboardInterrupt):
+        job.execute(stop)
+    report = job.interrupted()
+    assert report.partial
+    assert repr(stage) in str(report.reason)
+    assert (list(report.guard), list(report.attacks)) == (guarded, attacked)
+
+
+def test_ctrl_c_inside_a_fit_is_not_swallowed() -> None:
+    from sklearn.neural_network import MLPClassifier
+
+    class Interrupting(MLPClassifier):  # type: ignore[misc]
+        def _update_no_improvement_count(self, *_arguments: object) -> None:
+            raise KeyboardInterrupt
+
+    rows, classes = np.eye(4), [0, 1, 0, 1]
+    with pytest.warns(UserWarning, match="Training interrupted by user"):
+        Interrupting(max_iter=2).fit(rows, classes)  # what scikit-learn does on its own
+    with pytest.raises(KeyboardInterrupt), ctrl_c_is_not_swallowed():
+        Interrupting(max_iter=2).fit(rows, classes)
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt(), DeadlineError("late", party="S1")])
+def test_one_error_comes_out_of_task_groups(error: BaseException) -> None:
+    async def fail() -> None:
+        async with trio.open_nursery() as outer, trio.open_nursery():
+            outer.start_soon(trio.sleep_forever)
+            raise error
+
+    with pytest.raises(type(error)) as caught, without_groups():
+        trio.run(fail)
+    assert caught.value is error
+
+
+def test_an_unknown_error_keeps_its_group() -> None:
+    async def fail() -> None:
+        async with trio.open_nursery():
+            raise ZeroDivisionError
+
+    with pytest.raises(ExceptionGroup), without_groups():
+        trio.run(fail)

@@ -1,0 +1,134 @@
+"""The documents do what they say: their code runs, their commands work, their links lead somewhere.
+
+Convention: the ``python`` blocks of a page continue one another, in order, in one program.  In a ``console``
+block each line that begins with ``$ `` is a command.  Both run beside a copy of scenarios/.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from pydantic import BaseModel
+
+from siguard.scenario.report import AttackFigures, PolicyFigures, Report
+from siguard.scenario.schema import Sections
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "bench" / "NOTES.md"]
+#: Put after the options of each ``siguard run`` of a document: the command is tested, at a size for tests.
+SMALL = ["samples=20", "batch=10", "data.rows=20", "target.hidden=[8]", "attacks.shadows=1"]
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"^```{language}\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
+
+
+def pages_with(language: str) -> list[Path]:
+    return [page for page in PAGES if blocks(page, language)]
+
+
+def named(page: Path) -> str:
+    return page.relative_to(ROOT).as_posix()
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    shutil.copytree(ROOT / "scenarios", tmp_path / "scenarios")
+    return tmp_path
+
+
+@pytest.mark.parametrize("page", pages_with("python"), ids=named)
+def test_python_blocks_run(page: Path, folder: Path) -> None:
+    program = folder / "page.py"
+    program.write_text("\n".join(blocks(page, "python")), encoding="utf-8")
+    command = [sys.executable, "-W", "error", str(program)]
+    ran = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
+    assert ran.stdout.strip()
+
+
+@pytest.mark.parametrize("page", pages_with("console"), ids=named)
+def test_commands_work(page: Path, folder: Path) -> None:
+    here = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    commands = [line[2:] for text in blocks(page, "console") for line in text.splitlines() if line.startswith("$ ")]
+    assert commands
+    for command in commands:
+        small = "".join(f" --set '{item}'" for item in SMALL) if command.startswith("siguard run ") else ""
+        ran = subprocess.run(  # noqa: S602 - commands of this repository's documents, as a user types them
+            command + small,
+            shell=True,
+            cwd=folder,
+            env=here,
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert ran.returncode == 0, f"{command}\n{ran.stderr}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_links_lead_somewhere(page: Path) -> None:
+    for target in re.findall(r"\]\(([^)\s]+)\)", page.read_text(encoding="utf-8")):
+        if target.startswith("https://"):
+            continue
+        name, _, anchor = target.partition("#")
+        file = (page.parent / name).resolve() if name else page
+        assert file.is_file(), f"{named(page)} links to {target}"
+        if anchor:
+            headings = re.findall(r"^#+ (.*)$", file.read_text(encoding="utf-8"), re.MULTILINE)
+            anchors = {re.sub(r"[^\w\- ]", "", heading).strip().lower().replace(" ", "-") for heading in headings}
+            assert anchor in anchors, f"{named(page)} links to {target}"
+
+
+def test_the_readme_is_short_and_names_the_adversary_first() -> None:
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert len(text.splitlines()) < 150
+    first = text.split("\n\n")[1].lower()
+    for part in ("semi-honest", "one of the three servers together with the user"):
+        assert part in first.replace("\n", " ")
+
+
+@pytest.mark.parametrize("page", PAGES, ids=named)
+def test_files_named_in_documents_exist(page: Path) -> None:
+    """In code style, a path that begins with a folder of this repository."""
+    text = page.read_text(encoding="utf-8")
+    for path in re.findall(r"`((?:siguard|scenarios|tests|bench|docs)/[\w./-]*)`", text):
+        assert (ROOT / path).exists(), f"{named(page)} names {path}"
+
+
+def test_every_make_target_in_documents_exists() -> None:
+    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for target in re.findall(r"(?:`|^    )make ([a-z]+)", text, re.MULTILINE):
+            assert target in targets, f"{named(page)} names make {target}"
+
+
+def keys_of(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
+    """Each scenario key with what its row in the table must hold."""
+    rows = {}
+    for name, field in model.model_fields.items():
+        kind, extra = field.annotation, field.json_schema_extra
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            rows.update(keys_of(kind, f"{prefix}{name}."))
+        else:
+            assert isinstance(extra, dict)
+            rows[f"{prefix}{name}"] = f"| {extra['allowed']} | {field.description} |"
+    return rows
+
+
+def test_every_scenario_key_and_report_figure_is_documented() -> None:
+    text = (ROOT / "docs" / "scenarios.md").read_text(encoding="utf-8")
+    lines = text.splitlines()
+    for key, row in keys_of(Sections).items():
+        (line,) = [line for line in lines if line.startswith(f"| `{key}` |")]
+        assert line.endswith(row)
+    for kind in (Report, PolicyFigures, AttackFigures):
+        for name in kind.__dataclass_fields__:
+            assert re.search(rf"`[\w.<>]*\b{name}\b[\w.<>]*`", text), f"{name} is not in docs/scenarios.md"
