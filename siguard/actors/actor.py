@@ -13,7 +13,7 @@ import trio
 
 from siguard.actors.messages import Abort, abort_for, error_from
 from siguard.actors.session import DEFAULT_DEADLINE, Mailbox, Outbox
-from siguard.errors import PartyFailedError, SiguardError
+from siguard.errors import PartyFailedError, ProtocolError, SiguardError
 from siguard.transport.accountant import Traffic
 from siguard.transport.frame import Frame, Kind, decode_frame
 from siguard.transport.link import Link, LinkClosedError
@@ -86,29 +86,32 @@ class Actor:
 
     async def _pump(self, peer: str) -> None:
         link = self._links[peer]
-        try:
-            while True:
-                self._dispatch(peer, decode_frame(await link.receive()))
-        except LinkClosedError:
-            reason = f"{peer} closed its link to {self.name}"
-        except SiguardError as error:
-            reason = f"{peer} sent what is not a frame: {error.message}"
-        self._lose(peer, reason)
+        while True:
+            try:
+                data = await link.receive()
+            except LinkClosedError:
+                self._links.pop(peer, None)
+                self._log.info("link closed", peer=peer)
+                self._fail_sessions_with(peer, PartyFailedError, f"{peer} closed its link to {self.name}")
+                return
+            try:
+                self._dispatch(peer, decode_frame(data))
+            except SiguardError as error:
+                # The link keeps messages whole, so the next one can be read: only sessions with this peer end.
+                self._log.warning("not a frame", peer=peer, reason=error.message)
+                self._fail_sessions_with(peer, ProtocolError, f"{peer} sent what is not a frame: {error.message}")
 
-    def _lose(self, peer: str, reason: str) -> None:
-        """Every open session needs all parties: end them here, naming the peer."""
-        self._links.pop(peer, None)
-        self._log.info("peer lost", peer=peer)
+    def _fail_sessions_with(self, peer: str, kind: type[SiguardError], reason: str) -> None:
         for session, mailbox in list(self._mailboxes.items()):
             if mailbox.needs(peer):
-                mailbox.fail(PartyFailedError(reason, party=peer, session=session.hex()))
+                mailbox.fail(kind(reason, party=peer, session=session.hex()))
 
     def _dispatch(self, peer: str, frame: Frame) -> None:
         session = frame.session
         if session in self._ended:
             return
         if frame.kind is Kind.ABORT:
-            self.mailbox(session).fail(error_from(Abort.decode(frame.payload), session))
+            self._on_abort(session, error_from(Abort.decode(frame.payload), session))
         elif frame.kind in (Kind.START, Kind.GRANT):
             self._on_start(peer, frame)
         else:
@@ -120,11 +123,23 @@ class Actor:
             PartyFailedError(f"{self.name} takes no requests", party=peer, session=frame.session.hex())
         )
 
+    def _on_abort(self, session: bytes, error: SiguardError) -> None:
+        """A party gave the session up.  A client may only be about to wait for it, so it is kept until then."""
+        self.mailbox(session).fail(error, told=True)
+
     # Sessions ---------------------------------------------------------------------------------------------
 
     def mailbox(self, session: bytes) -> Mailbox:
-        """The mailbox of a session, opened at its first use."""
+        """The mailbox of a session, opened at its first use.
+
+        Frames may come before the request that explains them; mailboxes whose request never came are dropped when
+        a deadline has passed, as others are opened.
+        """
         if session not in self._mailboxes:
+            now = trio.current_time()
+            for other, mailbox in list(self._mailboxes.items()):
+                if mailbox.members is None and now - mailbox.opened > self.deadline:
+                    self._forget(other)
             self._mailboxes[session] = Mailbox(session, self.name, self.deadline)
         return self._mailboxes[session]
 
@@ -139,6 +154,8 @@ class Actor:
 
         A session that the caller cancels is aborted at the others too, and the cancellation goes on.
         """
+        if self.nursery is None:
+            return self._stopped(session)
         mailbox = self.mailbox(session)
         mailbox.members = frozenset(tell)
         if mailbox.failure is not None:
@@ -152,13 +169,14 @@ class Actor:
         except Exception as problem:
             error = self._as_siguard_error(problem, mailbox)
         finally:
-            # Whoever cancelled: a failure told by a peer is in the mailbox, anything else began here.
-            remote = mailbox.failure if error is None and not finished else None
-            if not finished and remote is None:
-                told = error or PartyFailedError(f"{self.name} left the session", party=self.name)
-                await self._tell(session, tell, told)
+            if not finished:
+                # Raised here, or noticed while the body ran, or else the caller cancelled.
+                error = error or mailbox.failure
+                if error is None or error is not mailbox.failure or not mailbox.told:
+                    left = PartyFailedError(f"{self.name} left the session", party=self.name)
+                    await self._tell(session, tell, error or left)
             self._forget(session)
-        return error or remote
+        return error
 
     def _as_siguard_error(self, problem: BaseException, mailbox: Mailbox) -> SiguardError:
         leaf = problem

@@ -65,13 +65,13 @@ class Cluster:
         self,
         seed: int | None,
         debug_open: bool,
-        allow: Iterable[GuardConfig] | None,
+        allow: tuple[GuardConfig, ...] | None,
         deadline: float,
         wrap_link: LinkWrapper | None,
     ) -> None:
         seed_key = None if seed is None else hashlib.blake2b(f"siguard {seed}".encode()).digest()[:KEY_BYTES]
         self._debug_open = debug_open
-        self._allow = None if allow is None else tuple(allow)
+        self._allow = allow
         self._ledger = Ledger()
         self._probes: dict[bytes, DebugProbe] = {}
         self._networks: dict[DenseNetwork, bytes] = {}
@@ -98,6 +98,7 @@ class Cluster:
         """
         config = _checked_config(config)
         values = check_logits(logits, defender)
+        self._check(len(values), None, defender, config)
         with np.errstate(over="ignore"):
             relative = np.maximum(values - values.max(axis=1, keepdims=True), -LOGIT_LIMIT)
         return await self._call(UPSTREAM, encode(relative, LOGIT_BITS), None, defender, config)
@@ -112,6 +113,7 @@ class Cluster:
         """
         config = _checked_config(config)
         values = check_features(features, model, defender)
+        self._check(len(values), model, defender, config)
         async with self._sharing:
             name = await self._share(model)
         return await self._call(USER, encode(values, FRACTION_BITS, self._limits[name]), model, defender, config)
@@ -125,8 +127,6 @@ class Cluster:
     async def _call(
         self, client: str, value: RingArray, model: Model | None, defender: Defender, config: GuardConfig
     ) -> GuardResult:
-        self._check_allowed(config)
-        check_memory(value.shape[0], model, defender, config)
         dealer = self._sessions.begin_call()
         try:
             return await self._run_call(dealer, client, value, model, defender, config)
@@ -191,26 +191,24 @@ class Cluster:
 
     # Set-up, once per object -------------------------------------------------------------------------------
 
-    def _check_allowed(self, config: GuardConfig) -> None:
+    def _check(self, batch: int, model: Model | None, defender: Defender, config: GuardConfig) -> None:
+        """What can be refused before anything is sent; servers check again."""
         if self._allow is not None and config.resolved() not in [one.resolved() for one in self._allow]:
             raise PolicyError(
                 f"policy: {config.policy!r} with these parameters is not signed by the model owner; "
                 f"signed: {', '.join(repr(one) for one in self._allow) or 'none'}",
                 party=USER,
             )
+        check_memory(batch, model.shape if model else None, defender.shape, config)
+        for network in (defender, model):
+            if network is not None and network not in self._networks:
+                _encoded(network)
 
     async def _share(self, network: DenseNetwork) -> bytes:
         """Share a network with the servers unless this cluster has; returns its name."""
         if network in self._networks:
             return self._networks[network]
-        public: list[float]
-        if isinstance(network, Defender):
-            kind, encoded = "defender", encode_defender(network)
-            arrays, public = encoded.matrices, [float(bits) for bits in encoded.magnitude_bits]
-        else:
-            assert isinstance(network, Model)  # noqa: S101 - callers checked
-            kind, weights = "model", encode_model(network)
-            arrays, public = weights.arrays, [weights.feature_limit]
+        kind, arrays, public = _encoded(network)
         session = self._sessions.session(kind, *(array.tobytes() for array in arrays))
         load = Load(kind, session, [list(array.shape) for array in arrays], public)
         try:
@@ -236,6 +234,16 @@ class Cluster:
 
     def _add_setup(self, session: bytes) -> None:
         self.setup_traffic.merge(self._ledger.take(session))
+
+
+def _encoded(network: DenseNetwork) -> tuple[str, tuple[RingArray, ...], list[float]]:
+    """Kind, fixed-point arrays and public bounds of a network; raises `InputError` when it cannot be shared."""
+    if isinstance(network, Defender):
+        encoded = encode_defender(network)
+        return "defender", encoded.matrices, [float(bits) for bits in encoded.magnitude_bits]
+    assert isinstance(network, Model)  # noqa: S101 - callers checked
+    weights = encode_model(network)
+    return "model", weights.arrays, [weights.feature_limit]
 
 
 def _checked_config(config: GuardConfig | None) -> GuardConfig:
@@ -264,7 +272,7 @@ async def open_cluster(
     Leaving the block ends every party, task and link; an error inside leaves as it is.  While it is open, BLAS runs
     on one thread in this process: the parties compute side by side.
     """
-    _check_options(seed, allow, deadline)
+    allow = _checked_options(seed, allow, deadline)
     if debug_open:
         warnings.warn(
             "debug_open recombines what the servers hold: nothing in this cluster is secret",
@@ -286,10 +294,15 @@ async def open_cluster(
         raise failure
 
 
-def _check_options(seed: Any, allow: Any, deadline: Any) -> None:
+def _checked_options(seed: Any, allow: Any, deadline: Any) -> tuple[GuardConfig, ...] | None:
+    """The configurations of ``allow``, once; raises `InputError` naming the option."""
     if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
         raise InputError(f"seed: found {seed!r}; allowed: a whole number or None")
-    if allow is not None and not all(isinstance(config, GuardConfig) for config in allow):
-        raise InputError("allow: expected GuardConfig objects, or None")
-    if not isinstance(deadline, (int, float)) or not deadline > 0:
+    if isinstance(deadline, bool) or not isinstance(deadline, (int, float)) or not deadline > 0:
         raise InputError(f"deadline: found {deadline!r}; allowed: seconds above 0")
+    if allow is None:
+        return None
+    configs = tuple(allow) if isinstance(allow, Iterable) else (None,)
+    if not all(isinstance(config, GuardConfig) for config in configs):
+        raise InputError(f"allow: found {allow!r}; expected GuardConfig objects in a list, or None")
+    return configs

@@ -12,6 +12,7 @@ from nacl.signing import VerifyKey
 
 from siguard.actors.actor import Actor, Ledger
 from siguard.actors.compute import ComputeDoor
+from siguard.actors.limits import check_memory
 from siguard.actors.messages import Grant, Load, Request, grant_bytes
 from siguard.actors.session import (
     DEFAULT_DEADLINE,
@@ -22,7 +23,7 @@ from siguard.actors.session import (
     pair_name,
     roles_for,
 )
-from siguard.errors import InputError, PolicyError, ProtocolError
+from siguard.errors import InputError, PolicyError, ProtocolError, SiguardError
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import SharedDefender
 from siguard.guard.policy import POLICIES
@@ -63,19 +64,38 @@ class Server(Actor):
         self._defenders: dict[bytes, SharedDefender] = {}
         self._models: dict[bytes, SharedModel] = {}
         self._granted: set[bytes] = set()
+        self._serving: set[bytes] = set()
 
     # Requests ---------------------------------------------------------------------------------------------
 
     def _on_start(self, peer: str, frame: Frame) -> None:
         assert self.nursery is not None  # noqa: S101 - frames arrive only while the actor runs
-        self.nursery.start_soon(self._serve, peer, frame)
+        if peer not in (OWNER, USER, UPSTREAM):
+            # Nothing waits for it, and an answer would only feed a confused peer.
+            self._log.warning("a server sent a request", peer=peer)
+        elif frame.session in self._serving:
+            error = ProtocolError(f"{peer} opened one session twice", party=peer, session=frame.session.hex())
+            self.mailbox(frame.session).fail(error)
+        else:
+            self._serving.add(frame.session)
+            self.nursery.start_soon(self._serve, peer, frame)
+
+    def _on_abort(self, session: bytes, error: SiguardError) -> None:
+        if session in self._serving:
+            super()._on_abort(session, error)
+        else:
+            # Its request is not here yet, or never comes: either way it will not be served.
+            self._forget(session)
 
     async def _serve(self, peer: str, frame: Frame) -> None:
         handlers = {OWNER: self._serve_owner, USER: self._serve_query, UPSTREAM: self._serve_query}
         others = [name for name in SERVERS if name != self.name]
         # The owner tells the servers of a failure itself; a query concerns everybody who takes part in it.
         tell = [OWNER] if peer == OWNER else [*others, USER, *([UPSTREAM] if peer == UPSTREAM else [])]
-        await self.within_session(frame.session, tell, partial(handlers[peer], peer, frame))
+        try:
+            await self.within_session(frame.session, tell, partial(handlers[peer], peer, frame))
+        finally:
+            self._serving.discard(frame.session)
 
     async def _serve_query(self, peer: str, frame: Frame) -> None:
         request = Request.decode(frame.payload)
@@ -98,18 +118,26 @@ class Server(Actor):
         except (TypeError, InputError) as error:
             raise InputError(f"the request's configuration is not valid: {error}") from None
         expected = {USER: "query", UPSTREAM: "guard"}[peer]
-        if request.kind != expected or request.dealer not in SERVERS or request.batch < 1:
+        # Only upstream may share logits: a user without a model would choose them.
+        if request.kind != expected or bool(request.model) != (expected == "query"):
             raise ProtocolError(f"{peer} sent a {request.kind!r} request that it may not send", party=peer)
+        if request.dealer not in SERVERS or request.batch < 1:
+            raise ProtocolError(f"{peer} asked for dealer {request.dealer!r}, batch {request.batch}", party=peer)
         if grant_bytes(request.defender, request.model, config) not in self._granted:
             raise PolicyError(
                 f"the model owner has not signed policy {config.policy!r} with these parameters; "
                 "ask for one of the signed configurations"
             )
-        defender = self._defenders[request.defender]
-        model = self._models[request.model] if request.model else None
-        width = model.shape[0] if model else defender.classes
+        defender = self._defenders.get(request.defender)
+        model = self._models.get(request.model)
+        if defender is None or (request.model and model is None):
+            raise InputError("the request names a network that the model owner has not shared", party=peer)
+        if model is not None and model.shape[-1] != defender.classes:
+            raise InputError(f"the model gives {model.shape[-1]} classes, the classifier takes {defender.classes}")
+        width = model.shape[0] if model is not None else defender.classes
         if request.width != width:
             raise InputError(f"the request has {request.width} columns; expected {width}", party=peer)
+        check_memory(request.batch, model.shape if model else None, defender.shape, config)
         return config, defender, model
 
     def _channel(self, session: bytes, dealer: str, client: str) -> ServerSession:
@@ -137,7 +165,7 @@ class Server(Actor):
     def _accept_grant(self, grant: Grant) -> None:
         try:
             self._owner_key.verify(grant.grant, grant.signature)
-        except BadSignatureError:
+        except (BadSignatureError, ValueError):  # the second: not as long as a signature
             raise PolicyError("a grant is not signed by the model owner's key", party=OWNER) from None
         self._granted.add(grant.grant)
 

@@ -55,13 +55,16 @@ class Mailbox:
         self.session = session
         self.party = party
         self.deadline = deadline
-        #: Why the session ended, once it failed.
+        #: Why the session ended, once it failed; and whether it was another party that said so.
         self.failure: SiguardError | None = None
+        self.told = False
         self.scope = trio.CancelScope()
+        self.opened = trio.current_time()
         #: Whom this session needs; None while that is not known yet.
         self.members: frozenset[str] | None = None
-        #: The step this party was last seen at, for errors.
+        #: The step this party was last seen at, and the largest depth it has sent.
         self.last_step: str | None = None
+        self.depth = 0
         self._arrived: dict[tuple[str, bytes], Frame] = {}
         self._waiting: dict[tuple[str, bytes], trio.Event] = {}
 
@@ -86,12 +89,23 @@ class Mailbox:
         """Whether the loss of a peer ends this session."""
         return self.members is None or peer in self.members
 
-    def fail(self, error: SiguardError) -> None:
-        """End the session at this party with ``error``; the first one counts."""
+    def fail(self, error: SiguardError, *, told: bool = False) -> None:
+        """End the session at this party with ``error``; the first one counts.
+
+        told: another party said so, and has told everybody else.
+        """
         if self.failure is None:
             error.step = error.step or self.last_step
-            self.failure = error
+            self.failure, self.told = error, told
             self.scope.cancel()
+
+    def patience(self) -> float:
+        """How long a wait that begins now may take: the deadline, less a tenth that melts as rounds go by.
+
+        When one frame is lost, those who wait for what depends on it began a round later: they lose patience
+        later too, and the first to speak is the one who misses the lost frame.
+        """
+        return self.deadline * (0.9 + 0.1 * self.depth / (self.depth + 1000))
 
     async def take(self, sender: str, path: str) -> Frame:
         """The frame of a step; raises `DeadlineError` naming the sender when it does not come in time."""
@@ -100,13 +114,14 @@ class Mailbox:
         if key not in self._arrived:
             event = self._waiting[key] = trio.Event()
             try:
-                with trio.move_on_after(self.deadline) as scope:
+                patience = self.patience()
+                with trio.move_on_after(patience) as scope:
                     await event.wait()
             finally:
                 del self._waiting[key]
             if scope.cancelled_caught:
                 raise DeadlineError(
-                    f"{self.party} waited {self.deadline:g} s for a frame of {sender}",
+                    f"{self.party} waited {patience:.3g} s for a frame of {sender}",
                     party=sender,
                     session=self.session.hex(),
                     step=path,
@@ -127,6 +142,7 @@ class Outbox:
         """Send one frame; raises `PartyFailedError` if the link is gone, `DeadlineError` if it is clogged."""
         box = self._mailbox
         box.last_step = path
+        box.depth = max(box.depth, depth)
         data = encode_frame(Frame(kind, box.session, step_digest(path), depth, payload))
         self._traffic.record(box.party, peer, path, len(data), depth)
         where = {"party": peer, "session": box.session.hex(), "step": path}

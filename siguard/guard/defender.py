@@ -112,6 +112,11 @@ class SharedDefender:
         """Widths of the hidden layers."""
         return tuple(matrix.shape[1] for matrix in self.matrices[:-1])
 
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Widths from C to 1."""
+        return (self.classes, *(matrix.shape[1] for matrix in self.matrices))
+
     def for_role(self, role: int) -> SharedDefender:
         """The same shares read in the role this server has in a session."""
         turned = object.__new__(SharedDefender)

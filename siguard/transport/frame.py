@@ -115,6 +115,7 @@ def _check(fields: Any) -> None:
         and len(step) == STEP_BYTES
         and _is_count(depth)
         and _is_count(size)
+        and _is_count(itemsize)
         and itemsize in _TYPES
         and isinstance(shape, list)
         and len(shape) <= MAX_AXES
