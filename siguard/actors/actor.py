@@ -91,6 +91,7 @@ class Actor:
                 data = await link.receive()
             except LinkClosedError:
                 self._links.pop(peer, None)
+                await link.aclose()
                 self._log.info("link closed", peer=peer)
                 self._fail_sessions_with(peer, PartyFailedError, f"{peer} closed its link to {self.name}")
                 return
@@ -162,12 +163,19 @@ class Actor:
             mailbox.scope.cancel()
         error: SiguardError | None = None
         finished = False
+        cancelled: BaseException | None = None
         try:
             with mailbox.scope:
                 await body()
                 finished = True
         except Exception as problem:
             error = self._as_siguard_error(problem, mailbox)
+        except BaseExceptionGroup as group:
+            # A failure and a cancellation at once: the failure is told, the cancellation goes on.
+            cancelled, problems = group.split(trio.Cancelled)
+            if problems is None or not isinstance(problems, ExceptionGroup):
+                raise
+            error = self._as_siguard_error(problems, mailbox)
         finally:
             if not finished:
                 # Raised here, or noticed while the body ran, or else the caller cancelled.
@@ -176,6 +184,8 @@ class Actor:
                     left = PartyFailedError(f"{self.name} left the session", party=self.name)
                     await self._tell(session, tell, error or left)
             self._forget(session)
+        if cancelled is not None:
+            raise cancelled
         return error
 
     def _as_siguard_error(self, problem: BaseException, mailbox: Mailbox) -> SiguardError:

@@ -280,14 +280,15 @@ async def open_cluster(
             stacklevel=3,
         )
     cluster = Cluster(seed, debug_open, allow, deadline, wrap_link)
-    failure: Exception | None = None
+    failure: BaseException | None = None
     with single_threaded_blas():
         async with trio.open_nursery() as nursery:
             for actor in cluster._actors.values():
                 await nursery.start(actor.run)
             try:
                 yield cluster
-            except Exception as error:  # leaves below, outside the nursery, which would wrap it in a group
+            except (Exception, KeyboardInterrupt, SystemExit) as error:
+                # Leaves below, outside the nursery, which would wrap it in a group.
                 failure = error
             nursery.cancel_scope.cancel()
     if failure is not None:

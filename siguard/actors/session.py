@@ -100,12 +100,12 @@ class Mailbox:
             self.scope.cancel()
 
     def patience(self) -> float:
-        """How long a wait that begins now may take: the deadline, less a tenth that melts as rounds go by.
+        """How long a wait that begins now may take: the deadline, and up to a tenth more as rounds go by.
 
         When one frame is lost, those who wait for what depends on it began a round later: they lose patience
         later too, and the first to speak is the one who misses the lost frame.
         """
-        return self.deadline * (0.9 + 0.1 * self.depth / (self.depth + 1000))
+        return self.deadline * (1 + 0.1 * self.depth / (self.depth + 1000))
 
     async def take(self, sender: str, path: str) -> Frame:
         """The frame of a step; raises `DeadlineError` naming the sender when it does not come in time."""
