@@ -180,6 +180,8 @@ class Actor:
             if not finished:
                 # Raised here, or noticed while the body ran, or else the caller cancelled.
                 error = error or mailbox.failure
+                if self.nursery is None:
+                    error = self._stopped(session)
                 if error is None or error is not mailbox.failure or not mailbox.told:
                     left = PartyFailedError(f"{self.name} left the session", party=self.name)
                     await self._tell(session, tell, error or left)

@@ -90,8 +90,8 @@ class Server(Actor):
     async def _serve(self, peer: str, frame: Frame) -> None:
         handlers = {OWNER: self._serve_owner, USER: self._serve_query, UPSTREAM: self._serve_query}
         others = [name for name in SERVERS if name != self.name]
-        # The owner tells the servers of a failure itself; a query concerns everybody who takes part in it.
-        tell = [OWNER] if peer == OWNER else [*others, USER, *([UPSTREAM] if peer == UPSTREAM else [])]
+        clients = {OWNER: [OWNER], USER: [USER], UPSTREAM: [UPSTREAM, USER]}
+        tell = [*others, *clients[peer]]
         try:
             await self.within_session(frame.session, tell, partial(handlers[peer], peer, frame))
         finally:

@@ -105,7 +105,8 @@ class Mailbox:
         When one frame is lost, those who wait for what depends on it began a round later: they lose patience
         later too, and the first to speak is the one who misses the lost frame.
         """
-        return self.deadline * (1 + 0.1 * self.depth / (self.depth + 1000))
+        rounds = max(0, self.depth - 1)
+        return self.deadline * (1 + 0.1 * rounds / (rounds + 1000))
 
     async def take(self, sender: str, path: str) -> Frame:
         """The frame of a step; raises `DeadlineError` naming the sender when it does not come in time."""

@@ -107,7 +107,7 @@ async def deal_wire(
     depth: int,
     work: int = 0,
 ) -> Share:
-    """The same as `deal`, as the wire (d0, 0, d2) of an array that only the dealer knows.
+    """The same as `deal`, as the wire (d0, 0, d2) of an array that only the dealer knows.  Cost as `deal`.
 
     work: elements that ``value`` touches, where that is more than the shape says.
     """

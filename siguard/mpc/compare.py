@@ -113,7 +113,7 @@ async def one_hot_ranks(party: Party, x: Share, ranks: int = 1) -> Share:
     """One-hot vectors of the largest entry, the second, ...: (ranks, batch, classes) of 0 and 1 in Z_2^64.
 
     Two flat rounds after the comparison: counts, then equality to C - 1, C - 2, ... by a table.
-    Exact; ties as in `win_counts`.  Source: gates.md, 7.
+    Exact; ties as in `win_counts`.  Cost: rounds of `win_counts` + 1.  Source: gates.md, 7.
     """
     counts = await win_counts(party.at("counts"), x)
     entries = 1 << counts.ring.bits

@@ -91,7 +91,7 @@ async def exp(party: Party, x: Share) -> Share:
     Range: |x| < 255.  For -10 <= x < 4: |error| <= 1.2e-4 e^x + 6e-5, and x = 0 gives exactly 1.  From -11 to -10
     the result may be 0 instead (an error of 4.6e-5), below it is.  From 4 to 5 it is e^x or e^5, above e^5.
     Failure: a wrap of the last truncation, e^x 2^-32.
-    Cost: 3 rounds; 1,144 bytes dealt and 84 exchanged per element.
+    Cost: 3 rounds; 1,139 bytes dealt and 84 exchanged per element.
     Source: gates.md, 6, with dealt unit vectors in place of point functions.
     """
     f = FRACTION_BITS
@@ -176,8 +176,9 @@ def reciprocal_cost(elements: int, domain_bits: int) -> Cost:
 async def reciprocal(party: Party, u: Share, domain_bits: int, numerator: float = 1.0) -> Share:
     """numerator / u for u in [1, 2^domain_bits (1 - 2^-8)), u and result at 16 fraction bits.
 
-    y = 1 / H from the table, then y (2 - u y).  Relative error: (step / H)^2 + 4e-5, below 1.1e-3 at u >= 1 and
-    3e-4 at u >= 2 with steps of 1/32.  Cost: 3 rounds.
+    y = 1 / H from the table, then y (2 - u y).  The numerator is rounded to 2^-8.
+    |error| <= numerator ((step / u)^2 / u + 6e-5), with steps of 1/32 in domains of 8 and up: the first part is at
+    most 1e-3 at u = 1, 1.3e-4 at u = 2.  Failure: a wrap of the last view, numerator 2^-24 / u.  Cost: 3 rounds.
     """
     f, bits = FRACTION_BITS, log_index_bits(domain_bits)
     index = await truncate(party.at("index"), u, f + domain_bits - bits, ring(bits))
