@@ -34,11 +34,11 @@ _SHARED_CIPHER_LIMIT = 1 << 17
 
 
 def derive_key(key: bytes, *context: str | bytes | int) -> bytes:
-    """A 32-byte key from another one and an unambiguous context (keyed BLAKE2b, lengths prefixed)."""
+    """A 32-byte key from another one and an unambiguous context (keyed BLAKE2b; types and lengths prefixed)."""
     digest = hashlib.blake2b(key=key, digest_size=KEY_BYTES)
     for part in context:
         data = part if isinstance(part, bytes) else str(part).encode()
-        digest.update(len(data).to_bytes(4, "little") + data)
+        digest.update(type(part).__name__[:1].encode() + len(data).to_bytes(8, "little") + data)
     return digest.digest()
 
 
@@ -93,7 +93,9 @@ class PairwiseRandomness:
         for length in shape:
             size *= length
         key = self._keys[pair]
-        start = hashlib.blake2b(f"{purpose}|{path}".encode(), key=key, digest_size=16).digest()
+        # The length keeps apart what the separator could not.
+        point = f"{len(purpose)}|{purpose}|{path}".encode()
+        start = hashlib.blake2b(point, key=key, digest_size=16).digest()
         if size > _SHARED_CIPHER_LIMIT:
             data = _counter_mode(key, start).update(bytes(size))
         else:

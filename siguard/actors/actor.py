@@ -79,6 +79,9 @@ class Actor:
         """End this party at once, as a crash would."""
         self._scope.cancel()
 
+    def _is_running(self) -> bool:
+        return self.nursery is not None
+
     def _stopped(self, session: bytes) -> PartyFailedError:
         return PartyFailedError(f"{self.name} was stopped", party=self.name, session=session.hex())
 
@@ -155,12 +158,10 @@ class Actor:
 
         A session that the caller cancels is aborted at the others too, and the cancellation goes on.
         """
-        if self.nursery is None:
+        if not self._is_running():
             return self._stopped(session)
         mailbox = self.mailbox(session)
         mailbox.members = frozenset(tell)
-        if mailbox.failure is not None:
-            mailbox.scope.cancel()
         error: SiguardError | None = None
         finished = False
         cancelled: BaseException | None = None
@@ -180,7 +181,7 @@ class Actor:
             if not finished:
                 # Raised here, or noticed while the body ran, or else the caller cancelled.
                 error = error or mailbox.failure
-                if self.nursery is None:
+                if not self._is_running():
                     error = self._stopped(session)
                 if error is None or error is not mailbox.failure or not mailbox.told:
                     left = PartyFailedError(f"{self.name} left the session", party=self.name)

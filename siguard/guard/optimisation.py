@@ -45,7 +45,7 @@ _RATE_BITS = 10
 #: log2 of the squared norm for which the inverse root is right.
 _NORM_RANGE = (-14, 36)
 #: Centres the error of the cubic Newton step on 0.
-_NEWTON = 1.5012
+_NEWTON = 1.50147
 
 
 @dataclass(frozen=True)

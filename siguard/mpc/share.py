@@ -55,10 +55,11 @@ class Share(Secret):
         if isinstance(other, Share):
             depth = max(self.depth, other.depth)
             return self._with(ring.add(self.first, other.first), ring.add(self.second, other.second), depth)
-        # A public constant belongs to x1, which is second at role 0 and first at role 1.
+        # A public constant belongs to x1, which is second at role 0, first at role 1, and not held at role 2.
         value = ring.constant(other)
-        first = ring.add(self.first, value if self.role == 1 else ring.zeros(1))
-        second = ring.add(self.second, value if self.role == 0 else ring.zeros(1))
+        shape = np.broadcast_shapes(self.shape, value.shape)
+        first = ring.add(self.first, value) if self.role == 1 else np.broadcast_to(self.first, shape)
+        second = ring.add(self.second, value) if self.role == 0 else np.broadcast_to(self.second, shape)
         return self._with(first, second)
 
     __radd__ = __add__
