@@ -142,6 +142,10 @@ class BooleanRing(Ring):
         total: RingArray = np.bitwise_xor.reduce(x, axis=axis)
         return total
 
+    def matmul(self, x: RingArray, y: RingArray | PreparedMatrix) -> RingArray:  # noqa: D102 - as in Ring
+        matrix = y.matrix if isinstance(y, PreparedMatrix) else y
+        return self.sum(x[:, :, None] & matrix[None], 1)
+
 
 @cache
 def ring(bits: int) -> Ring:

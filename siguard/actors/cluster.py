@@ -27,8 +27,8 @@ from siguard.actors.session import DEFAULT_DEADLINE
 from siguard.errors import InputError, PolicyError, SiguardError
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import encode_defender
-from siguard.guard.inputs import check_logits
-from siguard.guard.relative import LOGIT_BITS, LOGIT_LIMIT
+from siguard.guard.inputs import check_logits, relative_to_largest
+from siguard.guard.relative import LOGIT_BITS
 from siguard.mpc.softmax import FRACTION_BITS
 from siguard.nn.inputs import check_features
 from siguard.nn.model import Defender, DenseNetwork, Model
@@ -99,9 +99,7 @@ class Cluster:
         config = _checked_config(config)
         values = check_logits(logits, defender)
         self._check(len(values), None, defender, config)
-        with np.errstate(over="ignore"):
-            relative = np.maximum(values - values.max(axis=1, keepdims=True), -LOGIT_LIMIT)
-        return await self._call(UPSTREAM, encode(relative, LOGIT_BITS), None, defender, config)
+        return await self._call(UPSTREAM, encode(relative_to_largest(values), LOGIT_BITS), None, defender, config)
 
     async def query(
         self, features: npt.ArrayLike, model: Model, defender: Defender, config: GuardConfig | None = None
@@ -240,7 +238,8 @@ def _encoded(network: DenseNetwork) -> tuple[str, tuple[RingArray, ...], list[fl
     """Kind, fixed-point arrays and public bounds of a network; raises `InputError` when it cannot be shared."""
     if isinstance(network, Defender):
         encoded = encode_defender(network)
-        return "defender", encoded.matrices, [float(bits) for bits in encoded.magnitude_bits]
+        public = (*encoded.magnitude_bits, encoded.gradient_bits)
+        return "defender", encoded.matrices, [float(bits) for bits in public]
     assert isinstance(network, Model)  # noqa: S101 - callers checked
     weights = encode_model(network)
     return "model", weights.arrays, [weights.feature_limit]

@@ -85,7 +85,11 @@ async def run_three(
         outbox = Outbox(mailboxes[name], links[name], run.traffic)
         channel = ServerSession(mailboxes[name], outbox, roles, source(name), door, probe)
         role = roles.index(name)
-        run.results[role] = await protocol(Party(role, channel))
+        with mailboxes[name].scope:
+            run.results[role] = await protocol(Party(role, channel))
+        failure = mailboxes[name].failure
+        if failure is not None:
+            raise failure
 
     with single_threaded_blas():
         async with trio.open_nursery() as pumps:

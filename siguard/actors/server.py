@@ -181,7 +181,8 @@ class Server(Actor):
             arrays.append(_as_long_lived(weights[start : start + size].reshape(*shape)))
             start += size
         if load.kind == "defender":
-            self._defenders[load.name] = SharedDefender(arrays, [int(bits) for bits in load.public])
+            *layers, gradient = (int(bits) for bits in load.public)
+            self._defenders[load.name] = SharedDefender(arrays, layers, gradient)
         elif load.kind == "model":
             self._models[load.name] = SharedModel(arrays, load.public[0])
         else:

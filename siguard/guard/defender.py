@@ -52,10 +52,12 @@ class EncodedDefender:
 
     matrices: first (C, n1) with its bias folded in, the others (in + 1, out) with the bias as last row.
     magnitude_bits: ceil(log2) of the largest value a layer can give, per unit of S; public.
+    gradient_bits: ceil(log2) of the largest difference of two entries of dh/dq; public.
     """
 
     matrices: tuple[RingArray, ...]
     magnitude_bits: tuple[int, ...]
+    gradient_bits: int
 
 
 def encode_defender(defender: Defender) -> EncodedDefender:
@@ -79,8 +81,24 @@ def encode_defender(defender: Defender) -> EncodedDefender:
             f"defender: its layers can reach {max(bounds):.3g} (largest weight {largest_weight:.3g}), beyond the "
             "fixed-point range; train it with weight decay or scale its last layer down"
         )
-    bits = tuple(max(0, ceil(log2(max(value, 1.0)))) for value in bounds)
-    return EncodedDefender(tuple(encode(matrix, WEIGHT_BITS) for matrix in matrices), bits)
+    return EncodedDefender(
+        tuple(encode(matrix, WEIGHT_BITS) for matrix in matrices),
+        tuple(_bits(value) for value in bounds),
+        _bits(_gradient_bound(defender)),
+    )
+
+
+def _bits(value: float) -> int:
+    return ceil(log2(max(value, 1.0)))
+
+
+def _gradient_bound(defender: Defender) -> float:
+    """Largest |dh/dq_i - dh/dq_k| whatever ReLUs are active: an interval bound over all paths."""
+    first = defender.layers[0][0]
+    paths = np.abs(defender.layers[-1][0])
+    for W, _ in defender.layers[-2:0:-1]:
+        paths = np.abs(W) @ paths
+    return float(np.ptp(first, axis=0) @ paths[:, 0])
 
 
 @dataclass
@@ -94,9 +112,10 @@ class Activations:
 class SharedDefender:
     """Shares of h at one server."""
 
-    def __init__(self, matrices: Sequence[Share], magnitude_bits: Sequence[int]) -> None:
+    def __init__(self, matrices: Sequence[Share], magnitude_bits: Sequence[int], gradient_bits: int) -> None:
         self.matrices = list(matrices)
         self.magnitude_bits = tuple(magnitude_bits)
+        self.gradient_bits = gradient_bits
         self._transposed = [
             (matrix if index == 0 else matrix[:-1]).map(lambda part: np.ascontiguousarray(part.T))
             for index, matrix in enumerate(self.matrices)
@@ -122,6 +141,7 @@ class SharedDefender:
         turned = object.__new__(SharedDefender)
         turned.matrices = [matrix.with_role(role) for matrix in self.matrices]
         turned.magnitude_bits = self.magnitude_bits
+        turned.gradient_bits = self.gradient_bits
         turned._transposed = [matrix.with_role(role) for matrix in self._transposed]
         return turned
 

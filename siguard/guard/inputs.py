@@ -8,16 +8,22 @@ import numpy.typing as npt
 from siguard.errors import InputError
 from siguard.nn.model import Defender, FloatArray
 
-#: Largest magnitude of a logit.  Confidences are one-hot in float64 from a gap of 745 on, so a value beyond
-#: this is not a logit but a mistake upstream (a sum, a count, a raw fixed-point integer).
-LARGEST_LOGIT = 2.0**20
+#: Logits saturate this far below the largest of their row; e^-1000 is already 0 in float64.
+LOGIT_LIMIT = 2.0**20
+
+
+def relative_to_largest(logits: FloatArray) -> FloatArray:
+    """Logits minus the largest of their row, at least -`LOGIT_LIMIT`: the same softmax and label, never a wrap."""
+    with np.errstate(over="ignore"):  # a difference beyond float64 saturates too
+        relative: FloatArray = np.maximum(logits - logits.max(axis=1, keepdims=True), -LOGIT_LIMIT)
+    return relative
 
 
 def check_logits(logits: npt.ArrayLike, defender: Defender) -> FloatArray:
     """Check a batch of logits against the membership classifier that will guard it.
 
-    logits: shape (batch, classes), at least one row and two classes, finite numbers of magnitude at most
-    `LARGEST_LOGIT`; integers are taken as numbers, booleans and strings are not.
+    logits: shape (batch, classes), at least one row and two classes, finite numbers, however large (under MPC they
+    saturate relative to each row's largest); integers are taken as numbers, booleans and strings are not.
     defender: a `Defender` that takes exactly ``classes`` confidences.
     Returns a new float64 array of shape (batch, classes), which the caller may keep.
     Raises `InputError` whose message begins with ``logits`` or ``defender``.
@@ -45,12 +51,6 @@ def check_logits(logits: npt.ArrayLike, defender: Defender) -> FloatArray:
             raise InputError(
                 f"logits: found {what}, first at row {row}, class {column}; all logits must be finite numbers"
             )
-    largest = float(np.abs(array).max())
-    if largest > LARGEST_LOGIT:
-        raise InputError(
-            f"logits: found magnitude {largest:.4g}; allowed: at most {LARGEST_LOGIT:.0f} "
-            "(are these logits, not counts or fixed-point integers?)"
-        )
     if classes != defender.classes:
         raise InputError(
             f"defender: it takes {defender.classes} confidences but the logits have {classes} classes; "

@@ -21,6 +21,7 @@ from math import exp as exp_float
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from siguard.guard.config import C3_GROWTH, LEARNING_RATE_GROWTH, GuardConfig
 from siguard.guard.defender import WEIGHT_BITS, SharedDefender
@@ -38,12 +39,14 @@ from siguard.ring import ring
 
 # Scales, in fraction bits; every product below states the sum it opens at.
 _GRADIENT_BITS = 13
-_ROOT_BITS = 24
+_ROOT_BITS = 37
 _DIRECTION_BITS = 14
 _NORM_BITS = 12
 _RATE_BITS = 10
-#: log2 of the squared norm for which the inverse root is right.
-_NORM_RANGE = (-14, 36)
+#: log2 of the squared norm, as it is opened, for which the inverse root is right.
+_NORM_RANGE = (12, 62)
+#: Smallest proportion of one weight to another that is told apart from it.
+_LEAST_PROPORTION = 2.0**-10
 #: Centres the error of the cubic Newton step on 0.
 _NEWTON = 1.50147
 
@@ -70,10 +73,7 @@ def lanes_of(outer: int) -> list[Lane]:
 
 
 def integer_weights(weights: Sequence[float], tolerance: float = 2.0**-10) -> list[int]:
-    """Smallest whole numbers in the proportions of ``weights``, each within ``tolerance`` of its own.
-
-    Only the direction of the gradient matters, so (1, 10, 0.1) is (10, 100, 1), exactly.
-    """
+    """Smallest whole numbers in the proportions of ``weights``, each within ``tolerance`` of its own."""
     for factor in range(1, 4097):
         scaled = [weight * factor for weight in weights]
         rounded = [round(value) for value in scaled]
@@ -82,22 +82,41 @@ def integer_weights(weights: Sequence[float], tolerance: float = 2.0**-10) -> li
     return [round(weight * 4096) for weight in weights]
 
 
+def lane_weights(c1: float, c2: float, c3: float) -> list[int]:
+    """Whole numbers in the proportions of one lane's weights, of which only the proportions matter.
+
+    (1, 10, 0.1) is (10, 100, 1), exactly.  A weight that is positive counts as at least 2^-10 of the larger of c1
+    and c3, and c2 as at most 2^10 of it: beyond that, the direction of the sum changes by less than 2^-10.
+    """
+    largest = max(c1, c3)
+    if largest == 0:
+        return [0, 1, 0]
+    limited = [max(weight, largest * _LEAST_PROPORTION) if weight > 0 else 0.0 for weight in (c1, c2, c3)]
+    limited[1] = min(limited[1], largest / _LEAST_PROPORTION)
+    return integer_weights([weight / largest for weight in limited])
+
+
 @dataclass(frozen=True)
 class _Terms:
-    """Public integer weights: c1, c2 for all lanes, c3 per lane; and the scale that keeps them in range."""
+    """Public whole weights of the three terms, each (lanes, 1), and the scale at which their sum stays in range."""
 
-    c1: int
-    c2: int
-    c3: tuple[int, ...]
+    c1: npt.NDArray[np.int64]
+    c2: npt.NDArray[np.int64]
+    c3: npt.NDArray[np.int64]
     gradient_bits: int
 
     @classmethod
-    def of(cls, config: GuardConfig, lanes: Sequence[Lane]) -> _Terms:
-        c3 = [lane.c3(config) for lane in lanes]
-        c1, c2, *integers = integer_weights([config.c1, config.c2, *c3])
-        # 100 is the largest weight of the published configuration; heavier ones give up fraction bits.
-        surplus = max(0, ceil(log2(max(c1, c2, *integers, 1) / 100)))
-        return cls(c1, c2, tuple(integers), _GRADIENT_BITS - min(surplus, _GRADIENT_BITS - 4))
+    def of(cls, config: GuardConfig, lanes: Sequence[Lane], classes: int, defender_bits: int) -> _Terms:
+        weights = np.array([lane_weights(config.c1, config.c2, lane.c3(config)) for lane in lanes], np.int64)
+        c1, c2, c3 = (column[:, None] for column in weights.T)
+        # Bounds of |g|^2.  At the start w_i <= 1 and S <= C, so that each entry is at most C G and their sum C G;
+        # later w and q S sum to at most ``growth`` each.
+        G, C = 2.0**defender_bits, float(classes)
+        growth = _growth(max(lane.learning_rate(config) for lane in lanes))
+        sums = growth**2 * (c1 * G + c3 * 2) + c2 * 2 * growth**4
+        largest = max(G**2 * (C**3 + C**2), 2 * float(sums.max()) ** 2)
+        bits = (_NORM_RANGE[1] - ceil(log2(largest))) // 2
+        return cls(c1, c2, c3, min(_GRADIENT_BITS, bits))
 
 
 @dataclass
@@ -140,7 +159,7 @@ async def optimise(
     full = config.resolved()
     assert full.inner is not None  # noqa: S101 - for the type checker
     batch, classes = relative.x.shape
-    terms = _Terms.of(full, lanes)
+    terms = _Terms.of(full, lanes, classes, defender.gradient_bits)
     rates = [lane.learning_rate(full) for lane in lanes]
     label = relative.label.reshape(batch, 1, classes)
     lag = (await relative.lead(party.at("lead"))).reshape(batch, 1, 1)
@@ -159,7 +178,7 @@ async def optimise(
                 partial(_logarithms, party_step.at("log"), soft, domain),
             )
             start = current.x - (current.norm + logs[0])
-            gradient = towards * terms.c1
+            gradient = towards * int(full.c1 > 0)  # the other terms are 0, so its weight does not matter
         else:
             assert start is not None  # noqa: S101 - set by the first step
             towards, kept, (close, logs) = await side_by_side(
@@ -167,10 +186,9 @@ async def optimise(
                 partial(_keep_label, party_step.at("label"), current, soft, label, terms),
                 partial(_stay_close, party_step.at("close"), current, soft, start, domain, terms),
             )
-            c3 = np.array(terms.c3)[:, None]
-            gradient = towards * terms.c1 + (kept * terms.c2 + close * c3)
+            gradient = towards * terms.c1 + (kept * terms.c2 + close * terms.c3)
         opened = await remask(party_step.at("gradient"), gradient)
-        x = await _newton_step(party_step.at("step"), current.x, opened, label, rates, terms)
+        x = await _newton_step(party_step.at("step"), current.x, opened, label, rates)
         state = _State(x, current.norm + logs[0], current.lag + logs[1])
     return state.x
 
@@ -185,15 +203,20 @@ async def _softmax(party: Party, state: _State, label: Share) -> _Softmax:
     return _Softmax(q, w, q.sum(-1)[..., None], w.sum(-1)[..., None], growth)
 
 
+def _growth(largest_rate: float) -> float:
+    """By how much one step can change a sum of exponentials."""
+    return exp_float(sqrt(2) * 1.02 * largest_rate) * 1.02
+
+
 def log_domain(classes: int, largest_rate: float, first: bool) -> int:
     """Domain bits for the sums: up to C at the start, then one step's growth."""
-    largest = classes + 0.5 if first else exp_float(sqrt(2) * 1.02 * largest_rate) * 1.02
+    largest = classes + 0.5 if first else _growth(largest_rate)
     return ceil(log2(largest / (1 - 2.0**-8)))
 
 
 def norm_steps() -> int:
     """Number of thresholds of the inverse root."""
-    return len(inverse_root_steps(*_NORM_RANGE, 2 * _GRADIENT_BITS, _ROOT_BITS)[0])
+    return len(inverse_root_steps(*_NORM_RANGE, 0, _ROOT_BITS)[0])
 
 
 async def _logarithms(party: Party, soft: _Softmax, domain: int) -> tuple[Share, Share]:
@@ -271,9 +294,7 @@ def _last_axis(array: Any) -> Any:
     return array[..., None]
 
 
-async def _newton_step(
-    party: Party, x: Share, gradient: Share, label: Share, rates: Sequence[float], terms: _Terms
-) -> Share:
+async def _newton_step(party: Party, x: Share, gradient: Share, label: Share, rates: Sequence[float]) -> Share:
     """x - lr g / |g| for every lane, from the other classes' entries U of the gradient.
 
     The label's entry is -sum U, so |g|^2 = sum U^2 + (sum U)^2, and relative to the label the step of entry i is
@@ -286,11 +307,11 @@ async def _newton_step(
     both = await open_additive(party.at("norm"), Additive.concatenate([squares, at_label], axis=-1))
     own = await view(party.at("norm"), both[..., 1:])
     moves = gradient + total - own
-    thresholds, values = inverse_root_steps(*_NORM_RANGE, 2 * terms.gradient_bits, _ROOT_BITS)
+    thresholds, values = inverse_root_steps(*_NORM_RANGE, 0, _ROOT_BITS)
     root = await step_function(party.at("root"), both[..., :1], thresholds, values)
     directions = Share.concatenate([gradient, moves], axis=-1)
     opened = await open_additive(party.at("direction"), product(directions, root))
-    V = await view(party.at("direction"), opened, terms.gradient_bits + _ROOT_BITS - _DIRECTION_BITS)
+    V = await view(party.at("direction"), opened, _ROOT_BITS - _DIRECTION_BITS)
     classes = gradient.shape[-1]
     rest, step = V[..., :classes], V[..., classes:]
     rest_sum = rest.sum(-1)[..., None]

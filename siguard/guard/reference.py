@@ -24,7 +24,7 @@ import numpy.typing as npt
 
 from siguard.errors import InputError
 from siguard.guard.config import C3_GROWTH, LEARNING_RATE_GROWTH, GuardConfig
-from siguard.guard.inputs import check_logits
+from siguard.guard.inputs import check_logits, relative_to_largest
 from siguard.nn.model import Defender, FloatArray
 
 BoolArray = npt.NDArray[np.bool_]
@@ -54,14 +54,15 @@ class ReferenceResult:
 def guard(logits: npt.ArrayLike, defender: Defender, config: GuardConfig) -> ReferenceResult:
     """Run the guard named by ``config.policy`` on a batch of logits.
 
-    logits: shape (batch, classes), finite; defender: the membership classifier h for that many classes.
+    logits: shape (batch, classes), finite, saturated as `relative_to_largest` says.
+    defender: the membership classifier h for that many classes.
     Policies: ``siguard`` (noise optimisation and validation), ``linesearch`` (the confidence of the label
     with the smallest ``|h|``, the other classes keep their proportions), ``label`` (one-hot), ``none``.
     Deterministic.  Raises `InputError` naming ``logits``, ``defender`` or ``config``.
     """
     if not isinstance(config, GuardConfig):
         raise InputError(f"config: found {type(config).__name__}; expected a siguard.GuardConfig")
-    checked = check_logits(logits, defender)
+    checked = relative_to_largest(check_logits(logits, defender))
     if config.policy == "siguard":
         noise, accepted = _optimise_and_validate(checked, defender, config)
         return ReferenceResult(softmax(checked + noise), noise, accepted)

@@ -17,8 +17,6 @@ from siguard.mpc.softmax import FRACTION_BITS
 
 #: Fraction bits of the logits: ties are decided at this resolution.
 LOGIT_BITS = 24
-#: Logits saturate at +-2^20 when they are encoded.
-LOGIT_LIMIT = 2.0**20
 #: x saturates from below here: e^-128 is 0 in any answer.
 FLOOR = -128
 #: Ring in which x is compared with the floor: |x| < 2^31.

@@ -13,7 +13,7 @@ import numpy as np
 
 from siguard.guard.defender import SIGN_BITS, SharedDefender, activations_cost, logit_cost
 from siguard.guard.optimisation import Lane
-from siguard.mpc.arithmetic import deal_cost, exchange_cost, product_cost, remask, truncate
+from siguard.mpc.arithmetic import deal_cost, exchange_cost, product_cost, remask
 from siguard.mpc.boolean import and_bits, invert, sign_bit, sign_cost, xor
 from siguard.mpc.compare import count_ring
 from siguard.mpc.concurrency import side_by_side
@@ -23,11 +23,10 @@ from siguard.mpc.party import Party
 from siguard.mpc.share import Share
 from siguard.mpc.softmax import FRACTION_BITS
 from siguard.mpc.tables import lookup, lookup_cost
-from siguard.ring import Z2, ring
+from siguard.ring import Z2
 
 #: The label's entry of a released answer is 1 + 2^-12, every other one is validated to be at most 1 + 2^-13.
 LABEL_MARGIN = 1 << (FRACTION_BITS - 12)
-_KEPT_BITS = 40
 _TIE = 1 << (FRACTION_BITS - 13)
 
 
@@ -46,19 +45,24 @@ async def validate(party: Party, candidates: Candidates, label: Share, defender:
     """
     E = candidates.E
     kept, on_other_side = await side_by_side(
-        lambda: _label_kept(party.at("label"), E[:, 1:]),
+        lambda: _label_kept(party.at("label"), E[:, 1:], label),
         lambda: _crossed(party.at("crossed"), E, defender),
     )
     return await and_bits(party.at("both"), kept, on_other_side)
 
 
-async def _label_kept(party: Party, E: Share) -> Share:
-    """No entry exceeds the label's 1 by more than 2^-13: count the excesses, compare the count with 0."""
+async def _label_kept(party: Party, E: Share, label: Share) -> Share:
+    """0 <= E_i <= 1 + 2^-13 for all classes, and 1 <= E_l: count what is outside, compare the count with 0.
+
+    In the full ring, so that it holds for every value that E could take: whatever was lost on the way here (a wrap
+    in the optimisation), nothing passes that is not an answer with this label.
+    """
     batch, lanes, classes = E.shape
-    beyond = E - ((1 << FRACTION_BITS) + _TIE + 1)
-    below = await sign_bit(party.at("sign"), await truncate(party.at("reduce"), beyond, 0, ring(_KEPT_BITS)))
-    counts = count_ring(classes + 1)
-    excesses = await bit_terms(party.at("bits"), invert(below), counts)
+    one = 1 << FRACTION_BITS
+    floor = (label * one).reshape(batch, 1, classes)
+    outside = await sign_bit(party.at("sign"), Share.concatenate([E - floor, one + _TIE - E], axis=-1))
+    counts = count_ring(2 * classes + 1)
+    excesses = await bit_terms(party.at("bits"), outside, counts)
     count = await remask(party.at("count"), excesses.sum(-1))
     is_zero = np.zeros((1, 1 << counts.bits), np.int64)
     is_zero[0, 0] = 1
@@ -124,11 +128,10 @@ async def _last_accepted(party: Party, accepted: list[Share], lanes: Sequence[La
 def validate_cost(batch: int, lanes: int, shape: Sequence[int]) -> Cost:
     """Declared cost of `validate`; shape: widths of h."""
     classes, rows = shape[0], batch * lanes
-    counts = count_ring(classes + 1)
-    n = rows * classes
+    counts = count_ring(2 * classes + 1)
+    n = 2 * rows * classes
     kept = (
-        deal_cost(n, 8)
-        + sign_cost(n, _KEPT_BITS)
+        sign_cost(n, 64)
         + deal_cost(n, counts.itemsize)
         + exchange_cost(rows, counts.itemsize)
         + lookup_cost(rows, counts.bits, 1, 1)

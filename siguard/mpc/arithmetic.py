@@ -231,6 +231,8 @@ async def view(party: Party, opened: Opened, shift: int = 0, ring: Ring | None =
     target = source if ring is None else ring
     if target.bits > source.bits:
         raise ValueError(f"a view of {source} cannot have the larger ring {target}")
+    if source.bits - shift < target.bits < source.bits:
+        raise ValueError(f"a view of {source} shifted by {shift} would wrap in {target}")
 
     def shifted() -> RingArray:
         return target.convert(source.shift_right(opened.value, shift))

@@ -27,6 +27,7 @@ from siguard.mpc.gate import Cost, gate
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Share
 from siguard.mpc.tables import (
+    MAX_INDEX_BITS,
     bit_terms_cost,
     lookup,
     lookup_bit_terms,
@@ -90,7 +91,7 @@ async def exp(party: Party, x: Share) -> Share:
     2^-8 spreads the cubic term evenly (Chebyshev), times a bit from the coarse index, plus e^5 where x is large.
     Range: |x| < 255.  For -10 <= x < 4: |error| <= 1.2e-4 e^x + 6e-5, and x = 0 gives exactly 1.  From -11 to -10
     the result may be 0 instead (an error of 4.6e-5), below it is.  From 4 to 5 it is e^x or e^5, above e^5.
-    Failure: a wrap of the last truncation, e^x 2^-32.
+    Failure: a wrap of the last two truncations, (e^x + 0.3) 2^-32.
     Cost: 3 rounds; 1,139 bytes dealt and 84 exchanged per element.
     Source: gates.md, 6, with dealt unit vectors in place of point functions.
     """
@@ -126,8 +127,8 @@ def _log_tables(domain_bits: int, index_bits: int) -> RingArray:
 
 
 def log_index_bits(domain_bits: int) -> int:
-    """Index bits for steps of 1/32 and at least 8 of them."""
-    return max(8, domain_bits + 5)
+    """Index bits for steps of 1/32; at least 8, and at most what a table takes."""
+    return min(MAX_INDEX_BITS, max(8, domain_bits + 5))
 
 
 def log_cost(elements: int, domain_bits: int) -> Cost:
@@ -143,9 +144,9 @@ async def log(party: Party, u: Share, domain_bits: int) -> Share:
     """Natural logarithm of u in (0, 2^domain_bits (1 - 2^-8)), u and result at 16 fraction bits.
 
     u = H (1 + r) with H from the table and |r| <= step / H:  log u = log H + r (2 - r) / 2.
-    Error: |r|^3 / 3 + 6e-5, with steps of 2^domain_bits / 2^index_bits (1/32 for domains from 8 up): 7e-5 at
+    Error: |r|^3 / 3 + 6e-5, with steps of 2^domain_bits / 2^index_bits (1/32 for domains from 8 to 128): 7e-5 at
     u >= 1, 1e-3 at u >= 1/4.  Below one step the result is meaningless but bounded.
-    Cost: 3 rounds.
+    Failure: wraps of its two truncations, about 3 |r| 2^-32.  Cost: 3 rounds.
     """
     f, bits = FRACTION_BITS, log_index_bits(domain_bits)
     index = await truncate(party.at("index"), u, f + domain_bits - bits, ring(bits))

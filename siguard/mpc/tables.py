@@ -104,7 +104,7 @@ async def lookup_bit_terms(party: Party, index: Share, tables: npt.NDArray[np.ui
     """0/1 tables (m, 2^t) at the index, as an additive sharing over Z_2 of shape (m, *index.shape).
 
     As `lookup_terms`, with the unit vector packed 64 to a word: 64 times fewer bytes.
-    Cost: 0 rounds, 2^t bits dealt per index, however many tables.
+    Cost: 0 rounds, 2^t bits (at least a word) dealt per index, however many tables.
     """
     bits = index.ring.bits
     size, words = 1 << bits, _bit_words(bits)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Self
+from zipfile import BadZipFile
 
 import numpy as np
 import numpy.typing as npt
@@ -15,6 +16,10 @@ import numpy.typing as npt
 from siguard.errors import InputError
 
 FloatArray = npt.NDArray[np.float64]
+
+
+#: All pairs of classes are compared, and tables of sums grow with their number.
+MAX_CLASSES = 512
 
 
 class DenseNetwork:
@@ -98,11 +103,12 @@ class DenseNetwork:
     def load(cls, path: str | Path) -> Self:
         """Read weights written by `save`.  Raises `InputError` naming the file and what is missing."""
         try:
-            with np.load(path, allow_pickle=False) as archive:
+            # Opened here, so that a broken archive leaves no open file behind.
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
                 arrays = {name: archive[name] for name in archive.files}
         except FileNotFoundError:
             raise InputError(f"{cls._what} file {path}: no such file") from None
-        except (OSError, ValueError, EOFError) as error:
+        except (OSError, ValueError, EOFError, TypeError, AttributeError, BadZipFile) as error:
             raise InputError(f"{cls._what} file {path}: not an .npz of plain arrays ({error})") from None
         layers: list[tuple[FloatArray, FloatArray]] = []
         while f"W{len(layers)}" in arrays:
@@ -122,8 +128,8 @@ class Model(DenseNetwork):
 
     def __init__(self, layers: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]]) -> None:
         super().__init__(layers)
-        if self.classes < 2:
-            raise InputError(f"model: it has {self.classes} output; a guard needs at least 2 classes")
+        if not 2 <= self.classes <= MAX_CLASSES:
+            raise InputError(f"model: it has {self.classes} outputs; a guard takes 2 to {MAX_CLASSES} classes")
 
     @property
     def classes(self) -> int:
@@ -146,8 +152,10 @@ class Defender(DenseNetwork):
                 f"defender: shape {'-'.join(map(str, self.shape))}; expected C-...-1: "
                 "at least one hidden layer, and one output logit"
             )
-        if self.classes < 2:
-            raise InputError(f"defender: it takes {self.classes} confidence; a guard needs at least 2 classes")
+        if not 2 <= self.classes <= MAX_CLASSES:
+            raise InputError(
+                f"defender: it takes {self.classes} confidences; a guard takes 2 to {MAX_CLASSES} classes"
+            )
 
     @property
     def classes(self) -> int:

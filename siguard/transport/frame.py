@@ -60,10 +60,16 @@ def step_digest(path: str) -> bytes:
 
 
 def encode_frame(frame: Frame) -> bytes:
-    """Bytes of a frame; the payload is copied once."""
+    """Bytes of a frame; the payload is copied once.  Raises `FrameError` for what no peer would take."""
+    if frame.payload.ndim > MAX_AXES:
+        raise FrameError(f"payload has {frame.payload.ndim} axes; a frame carries at most {MAX_AXES}")
+    if frame.payload.nbytes > MAX_PAYLOAD_BYTES:
+        raise FrameError(f"payload of {frame.payload.nbytes} bytes; a frame carries at most {MAX_PAYLOAD_BYTES}")
+    return _encode_header(frame) + frame.payload.tobytes()
+
+
+def _encode_header(frame: Frame) -> bytes:
     payload = frame.payload
-    if payload.ndim > MAX_AXES:
-        raise FrameError(f"payload has {payload.ndim} axes; a frame carries at most {MAX_AXES}")
     header: bytes = msgpack.packb(
         (
             PROTOCOL_VERSION,
@@ -78,30 +84,35 @@ def encode_frame(frame: Frame) -> bytes:
     )
     if len(header) > HEADER_BYTES:
         raise FrameError(f"header of {len(header)} bytes does not fit {HEADER_BYTES}")
-    return header.ljust(HEADER_BYTES, b"\0") + payload.tobytes()
+    return header.ljust(HEADER_BYTES, b"\0")
 
 
 def decode_frame(data: bytes) -> Frame:
     """The frame in ``data``; the payload is a read-only view of it.  Raises `FrameError` on anything else."""
     if len(data) < HEADER_BYTES:
         raise FrameError(f"{len(data)} bytes are shorter than a frame header ({HEADER_BYTES})")
+    header = data[:HEADER_BYTES]
     try:
         unpacker = msgpack.Unpacker(max_buffer_size=HEADER_BYTES)
-        unpacker.feed(data[:HEADER_BYTES])
+        unpacker.feed(header)
         fields: Any = unpacker.unpack()
         version, kind, session, step, depth, itemsize, shape, size = fields
-        if any(data[unpacker.tell() : HEADER_BYTES]):
-            raise FrameError("padding of the header is not zero")
     except (ValueError, TypeError, msgpack.UnpackException) as error:
         raise FrameError(f"not a frame header ({type(error).__name__})") from None
     if version != PROTOCOL_VERSION:
         raise FrameError(f"protocol version {version!r}; this side speaks {PROTOCOL_VERSION}")
     _check(fields)
-    dtype = _TYPES[itemsize]
     if size != len(data) - HEADER_BYTES or size != prod(shape) * itemsize or size > MAX_PAYLOAD_BYTES:
         raise FrameError(f"payload of {len(data) - HEADER_BYTES} bytes; the header says {size!r}")
-    payload: RingArray = np.frombuffer(data, dtype, offset=HEADER_BYTES).reshape(shape)
-    return Frame(Kind(kind), session, step, depth, payload)
+    try:
+        payload: RingArray = np.frombuffer(data, _TYPES[itemsize], offset=HEADER_BYTES).reshape(shape)
+    except ValueError:  # an empty payload with an axis beyond all memory
+        raise FrameError("the header says an impossible shape") from None
+    frame = Frame(Kind(kind), session, step, depth, payload)
+    # One frame has one header: no other spelling of the same fields, and nothing in the padding.
+    if _encode_header(frame) != header:
+        raise FrameError("the header is not in its canonical form")
+    return frame
 
 
 def _check(fields: Any) -> None:
