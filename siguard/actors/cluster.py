@@ -22,7 +22,7 @@ from siguard.actors.deployment import Deployment, LinkWrapper
 from siguard.actors.limits import check_memory
 from siguard.actors.messages import Load, Request
 from siguard.actors.naming import SessionNames
-from siguard.actors.server import UPSTREAM, USER
+from siguard.actors.server import USER
 from siguard.actors.session import DEFAULT_DEADLINE
 from siguard.errors import InputError, PolicyError, SiguardError
 from siguard.guard.config import GuardConfig
@@ -31,7 +31,7 @@ from siguard.guard.inputs import check_logits, relative_to_largest
 from siguard.guard.relative import LOGIT_BITS
 from siguard.mpc.softmax import FRACTION_BITS
 from siguard.nn.inputs import check_features
-from siguard.nn.model import Defender, DenseNetwork, Model
+from siguard.nn.model import Defender, DenseNetwork, FloatArray, Model
 from siguard.nn.shared import encode_model
 from siguard.prf import KEY_BYTES
 from siguard.ring import RingArray, encode
@@ -99,7 +99,7 @@ class Cluster:
         config = _checked_config(config)
         values = check_logits(logits, defender)
         self._check(len(values), None, defender, config)
-        return await self._call(UPSTREAM, encode(relative_to_largest(values), LOGIT_BITS), None, defender, config)
+        return await self._call(relative_to_largest(values), None, defender, config)
 
     async def query(
         self, features: npt.ArrayLike, model: Model, defender: Defender, config: GuardConfig | None = None
@@ -112,9 +112,7 @@ class Cluster:
         config = _checked_config(config)
         values = check_features(features, model, defender)
         self._check(len(values), model, defender, config)
-        async with self._sharing:
-            name = await self._share(model)
-        return await self._call(USER, encode(values, FRACTION_BITS, self._limits[name]), model, defender, config)
+        return await self._call(values, model, defender, config)
 
     def kill(self, party: str) -> None:
         """Stop one party at once, as a crash would: for experiments and tests."""
@@ -123,27 +121,18 @@ class Cluster:
         self._actors[party].stop()
 
     async def _call(
-        self, client: str, value: RingArray, model: Model | None, defender: Defender, config: GuardConfig
+        self, values: FloatArray, model: Model | None, defender: Defender, config: GuardConfig
     ) -> GuardResult:
-        dealer = self._sessions.begin_call()
-        try:
-            return await self._run_call(dealer, client, value, model, defender, config)
-        finally:
-            self._sessions.end_call()
-
-    async def _run_call(
-        self,
-        dealer: str,
-        client: str,
-        value: RingArray,
-        model: Model | None,
-        defender: Defender,
-        config: GuardConfig,
-    ) -> GuardResult:
+        turn = self._sessions.next_turn()
         async with self._sharing:
             names = await self._share(defender), (await self._share(model) if model else b"")
             await self._grant(*names, config)
-        session = self._sessions.session("call", value.tobytes(), *names, repr(config.to_dict()))
+        if model is None:
+            value = encode(values, LOGIT_BITS)
+        else:
+            value = encode(values, FRACTION_BITS, self._limits[names[1]])
+        session = self._sessions.session("call", turn, value.tobytes(), *names, repr(config.to_dict()))
+        dealer = self._sessions.dealer(turn)
         batch = value.shape[0]
         request = Request(
             "query" if model else "guard", dealer, names[0], names[1], config.to_dict(), batch, value.shape[1]
@@ -153,7 +142,7 @@ class Cluster:
             self._probes[session] = DebugProbe()
         started = time.perf_counter()
         try:
-            if client == USER:
+            if model is not None:
                 answer = await self.user.ask(session, request, value, shape)
             else:
                 answer = await self._ask_through_upstream(session, request, value, shape)

@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 from collections import Counter
+from weakref import WeakKeyDictionary
+
+import trio
 
 from siguard.actors.session import SERVERS
 from siguard.prf import fresh_key
@@ -14,27 +17,31 @@ class SessionNames:
 
     Without a seed, ids come from the operating system, and each call takes the next dealer.
     With one, an id follows from the seed and the call's content (an equal call gets the next occurrence number),
-    and the dealer from the calls that were over when this one began: neither depends on the order in which
-    concurrent calls happen to run.
+    and each task's calls take the dealers in turn: neither depends on the order in which concurrent tasks run.
     """
 
     def __init__(self, seed_key: bytes | None) -> None:
         self._seed_key = seed_key
         self._seen: Counter[bytes] = Counter()
-        self._begun = 0
-        self._over = 0
+        self._calls = 0
+        self._calls_of_task: WeakKeyDictionary[trio.lowlevel.Task, int] = WeakKeyDictionary()
 
-    def begin_call(self) -> str:
-        """The server that deals in a call that begins now."""
-        self._begun += 1
-        turn = self._begun - 1 if self._seed_key is None else self._over
+    def next_turn(self) -> int:
+        """The number of a call that begins now, among those whose turns it shares."""
+        if self._seed_key is None:
+            self._calls += 1
+            return self._calls - 1
+        task = trio.lowlevel.current_task()
+        turn = self._calls_of_task.get(task, 0)
+        self._calls_of_task[task] = turn + 1
+        return turn
+
+    @staticmethod
+    def dealer(turn: int) -> str:
+        """The server that deals in this turn."""
         return SERVERS[(2 + turn) % 3]
 
-    def end_call(self) -> None:
-        """A call is over, however it ended."""
-        self._over += 1
-
-    def session(self, *content: str | bytes) -> bytes:
+    def session(self, *content: str | bytes | int) -> bytes:
         """A fresh id for a session with this content."""
         if self._seed_key is None:
             return fresh_key(None)[:SESSION_BYTES]

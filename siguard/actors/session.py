@@ -62,9 +62,8 @@ class Mailbox:
         self.opened = trio.current_time()
         #: Whom this session needs; None while that is not known yet.
         self.members: frozenset[str] | None = None
-        #: The step this party was last seen at, and the largest depth it has sent.
+        #: The step this party was last seen at, for errors.
         self.last_step: str | None = None
-        self.depth = 0
         self._arrived: dict[tuple[str, bytes], Frame] = {}
         self._waiting: dict[tuple[str, bytes], trio.Event] = {}
 
@@ -99,23 +98,22 @@ class Mailbox:
             self.failure, self.told = error, told
             self.scope.cancel()
 
-    def patience(self) -> float:
-        """How long a wait that begins now may take: the deadline, and up to a tenth more as rounds go by.
+    def patience(self, depth: int) -> float:
+        """How long the wait for a frame of this depth may take: the deadline, and up to a tenth more.
 
-        When one frame is lost, those who wait for what depends on it began a round later: they lose patience
-        later too, and the first to speak is the one who misses the lost frame.
+        When one frame is lost, others soon wait for frames that depend on it, which lie deeper: they lose patience
+        later, and the first to speak is the one who misses the lost frame.
         """
-        rounds = max(0, self.depth - 1)
-        return self.deadline * (1 + 0.1 * rounds / (rounds + 1000))
+        return self.deadline * (1 + 0.1 * depth / (depth + 1000))
 
-    async def take(self, sender: str, path: str) -> Frame:
+    async def take(self, sender: str, path: str, depth: int = 0) -> Frame:
         """The frame of a step; raises `DeadlineError` naming the sender when it does not come in time."""
         key = (sender, step_digest(path))
         self.last_step = path
         if key not in self._arrived:
             event = self._waiting[key] = trio.Event()
             try:
-                patience = self.patience()
+                patience = self.patience(depth)
                 with trio.move_on_after(patience) as scope:
                     await event.wait()
             finally:
@@ -143,7 +141,6 @@ class Outbox:
         """Send one frame; raises `PartyFailedError` if the link is gone, `DeadlineError` if it is clogged."""
         box = self._mailbox
         box.last_step = path
-        box.depth = max(box.depth, depth)
         data = encode_frame(Frame(kind, box.session, step_digest(path), depth, payload))
         self._traffic.record(box.party, peer, path, len(data), depth)
         where = {"party": peer, "session": box.session.hex(), "step": path}
@@ -209,10 +206,12 @@ class ServerSession:
         """Send protocol data to another role."""
         return self.outbox.send(self.roles[role], Kind.DATA, path, depth, payload)
 
-    async def receive(self, role: int, path: str, ring: Ring, shape: tuple[int, ...]) -> tuple[RingArray, int]:
+    async def receive(
+        self, role: int, path: str, ring: Ring, shape: tuple[int, ...], depth: int
+    ) -> tuple[RingArray, int]:
         """The array that another role sends at this step; a wrong type or shape fails the session."""
         peer = self.roles[role]
-        frame = await self.mailbox.take(peer, path)
+        frame = await self.mailbox.take(peer, path, depth)
         check_payload(frame, ring, shape, peer, path)
         return frame.payload, frame.depth
 

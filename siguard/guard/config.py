@@ -70,7 +70,7 @@ class GuardConfig:
     c3: float = 0.1
 
     def __post_init__(self) -> None:
-        if self.policy not in POLICIES:
+        if self.policy not in tuple(POLICIES):  # a tuple, because what was passed may have no hash
             raise InputError(f"policy: unknown policy {self.policy!r}; allowed: {', '.join(POLICIES)}")
         for name, limit in (("outer", _MAX_OUTER), ("inner", _MAX_INNER)):
             value = getattr(self, name)
@@ -86,7 +86,7 @@ class GuardConfig:
             value = getattr(self, name)
             if value is None and name == "learning_rate":
                 continue
-            if isinstance(value, bool) or not isinstance(value, (int, float)) or not math.isfinite(value):
+            if not _is_finite_number(value):
                 raise InputError(f"{name}: found {value!r}; allowed: a finite number")
             object.__setattr__(self, name, float(value))
         if self.policy == "siguard":
@@ -145,3 +145,12 @@ class GuardConfig:
     def with_values(self, **changes: Any) -> GuardConfig:
         """A copy with some fields replaced, validated again."""
         return replace(self, **changes)
+
+
+def _is_finite_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        return False
+    try:
+        return math.isfinite(value)
+    except OverflowError:  # a whole number beyond float64
+        return False

@@ -134,7 +134,7 @@ async def _deal(
         part = await party.compute(lambda: party.draw(2, purpose, ring, shape), elements)
         return part, part, depth
     if party.role == 1:
-        part, dealt_depth = await party.channel.receive(2, party.path, ring, shape)
+        part, dealt_depth = await party.channel.receive(2, party.path, ring, shape, depth)
         return part, part, max(depth, dealt_depth)
     assert value is not None  # noqa: S101 - a programming error of a gate, not an input
     known = value

@@ -41,8 +41,13 @@ class Channel(Protocol):
         """Send to the one party that may learn the answer."""
         ...
 
-    def receive(self, role: int, path: str, ring: Ring, shape: tuple[int, ...]) -> Awaitable[tuple[RingArray, int]]:
-        """The elements a role sends at this step, checked against ring and shape, and their depth."""
+    def receive(
+        self, role: int, path: str, ring: Ring, shape: tuple[int, ...], depth: int
+    ) -> Awaitable[tuple[RingArray, int]]:
+        """The elements a role sends at this step, checked against ring and shape, and their depth.
+
+        depth: that of what the receiver computes meanwhile; waits for deeper frames have a little more time.
+        """
         ...
 
     def compute(self, work: Callable[[], T], elements: int) -> Awaitable[T]:
@@ -95,7 +100,8 @@ class Party:
         """
         other = 1 - self.role
         await self.channel.send(other, self.path, depth + 1, mine)
-        theirs, their_depth = await self.channel.receive(other, self.path, ring, mine.shape)
+        # Two rounds deeper than what goes in: the other party may be a round ahead of what this one has seen.
+        theirs, their_depth = await self.channel.receive(other, self.path, ring, mine.shape, depth + 2)
         return theirs, max(depth, their_depth)
 
     async def compute(self, work: Callable[[], T], elements: int) -> T:

@@ -33,6 +33,8 @@ class DenseNetwork:
 
     def __init__(self, layers: Iterable[tuple[npt.ArrayLike, npt.ArrayLike]]) -> None:
         checked: list[tuple[FloatArray, FloatArray]] = []
+        if not isinstance(layers, Iterable):
+            raise InputError(f"{self._what}: found {type(layers).__name__}; expected [(W, b), ...]")
         given: Iterable[Any] = layers
         for index, layer in enumerate(given):
             if not isinstance(layer, (tuple, list)) or len(layer) != 2:
@@ -56,9 +58,12 @@ class DenseNetwork:
     @staticmethod
     def _number_array(value: npt.ArrayLike, field: str) -> FloatArray:
         try:
-            array = np.array(value, dtype=np.float64)
-        except (TypeError, ValueError) as error:
+            given = np.asarray(value)
+        except ValueError as error:  # a ragged nested list
             raise InputError(f"{field}: not an array of numbers ({error})") from None
+        if given.dtype.kind not in "iuf":
+            raise InputError(f"{field}: found values of type {given.dtype}; expected real numbers")
+        array = given.astype(np.float64)
         if not np.isfinite(array).all():
             raise InputError(f"{field}: holds NaN or infinite values; all weights must be finite")
         array.setflags(write=False)
