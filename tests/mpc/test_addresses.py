@@ -232,7 +232,7 @@ async def test_a_second_frame_for_a_step_fails_the_run(autojump_clock: MockClock
         if party.role == 1:
             await trio.sleep(1)
             for _ in range(2):
-                await party.channel.receive(2, "view", Z64, (1,))
+                await party.channel.receive(2, "view", Z64, (1,), 0)
 
     with pytest.RaisesGroup(
         pytest.RaisesExc(ProtocolError, match="two frames", check=lambda error: error.party == "S2"),
