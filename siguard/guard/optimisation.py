@@ -23,8 +23,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from siguard.guard.config import C3_GROWTH, LEARNING_RATE_GROWTH, GuardConfig
+from siguard.guard.config import GuardConfig
 from siguard.guard.defender import WEIGHT_BITS, SharedDefender
+from siguard.guard.lanes import Lane, lane_weights
 from siguard.guard.relative import LABEL_OFFSET, RelativeLogits
 from siguard.mpc.arithmetic import dot_product, multiply, open_additive, product, remask, truncate, view
 from siguard.mpc.boolean import invert, sign_bit
@@ -45,55 +46,8 @@ _NORM_BITS = 12
 _RATE_BITS = 10
 #: log2 of the squared norm, as it is opened, for which the inverse root is right.
 _NORM_RANGE = (12, 62)
-#: Smallest proportion of one weight to another that is told apart from it.
-_LEAST_PROPORTION = 2.0**-10
 #: Centres the error of the cubic Newton step on 0.
 _NEWTON = 1.50147
-
-
-@dataclass(frozen=True)
-class Lane:
-    """Outer run ``run`` after ``accepted`` acceptances; its public parameters follow."""
-
-    run: int
-    accepted: int
-
-    def c3(self, config: GuardConfig) -> float:
-        """Weight of the closeness term in this lane."""
-        return config.c3 * C3_GROWTH**self.accepted
-
-    def learning_rate(self, config: GuardConfig) -> float:
-        """Step length in this lane."""
-        return float(config.learning_rate or 0.0) * LEARNING_RATE_GROWTH ** (self.run - self.accepted)
-
-
-def lanes_of(outer: int) -> list[Lane]:
-    """All lanes of ``outer`` runs: outer (outer + 1) / 2."""
-    return [Lane(run, accepted) for run in range(outer) for accepted in range(run + 1)]
-
-
-def integer_weights(weights: Sequence[float], tolerance: float = 2.0**-10) -> list[int]:
-    """Smallest whole numbers in the proportions of ``weights``, each within ``tolerance`` of its own."""
-    for factor in range(1, 4097):
-        scaled = [weight * factor for weight in weights]
-        rounded = [round(value) for value in scaled]
-        if all(abs(r - s) <= tolerance * s for r, s in zip(rounded, scaled, strict=True)):
-            return rounded
-    return [round(weight * 4096) for weight in weights]
-
-
-def lane_weights(c1: float, c2: float, c3: float) -> list[int]:
-    """Whole numbers in the proportions of one lane's weights, of which only the proportions matter.
-
-    (1, 10, 0.1) is (10, 100, 1), exactly.  A weight that is positive counts as at least 2^-10 of the larger of c1
-    and c3, and c2 as at most 2^10 of it: beyond that, the direction of the sum changes by less than 2^-10.
-    """
-    largest = max(c1, c3)
-    if largest == 0:
-        return [0, 1, 0]
-    limited = [max(weight, largest * _LEAST_PROPORTION) if weight > 0 else 0.0 for weight in (c1, c2, c3)]
-    limited[1] = min(limited[1], largest / _LEAST_PROPORTION)
-    return integer_weights([weight / largest for weight in limited])
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ from collections.abc import Sequence
 
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import SIGN_BITS, activations_cost, backward_cost, logit_cost
-from siguard.guard.optimisation import Lane, log_domain, norm_steps
+from siguard.guard.lanes import Lane
+from siguard.guard.optimisation import log_domain, norm_steps
 from siguard.guard.relative import lead_cost
 from siguard.mpc.arithmetic import deal_cost, exchange_cost, product_cost
 from siguard.mpc.boolean import sign_cost

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from siguard.guard.defender import SIGN_BITS, SharedDefender, activations_cost, logit_cost
-from siguard.guard.optimisation import Lane
+from siguard.guard.lanes import Lane
 from siguard.mpc.arithmetic import deal_cost, exchange_cost, product_cost, remask
 from siguard.mpc.boolean import and_bits, invert, sign_bit, sign_cost, xor
 from siguard.mpc.compare import count_ring

@@ -9,7 +9,8 @@ from collections.abc import Sequence
 
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import SharedDefender
-from siguard.guard.optimisation import lanes_of, optimise
+from siguard.guard.lanes import lanes_of
+from siguard.guard.optimisation import optimise
 from siguard.guard.optimisation_cost import optimise_cost
 from siguard.guard.relative import relative_cost, relative_logits
 from siguard.guard.validation import LABEL_MARGIN, Candidates, choose, choose_cost, validate, validate_cost
