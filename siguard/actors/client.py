@@ -2,27 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import trio
 from nacl.signing import SigningKey
 
 from siguard.actors.actor import Actor, Ledger
 from siguard.actors.messages import Grant, Load, Request, grant_bytes
 from siguard.actors.server import LOAD_DEALER, OWNER
 from siguard.actors.session import DEFAULT_DEADLINE, SERVERS, check_payload, client_pair, pair_name, roles_for
+from siguard.errors import DeadlineError
 from siguard.guard.config import GuardConfig
 from siguard.mpc.io import mask_input, open_answer
 from siguard.mpc.softmax import FRACTION_BITS
 from siguard.prf import PairwiseRandomness
 from siguard.ring import Z64, Ring, RingArray, decode
-from siguard.transport.frame import Kind
+from siguard.transport.frame import Frame, Kind
 from siguard.transport.link import Link
 
-#: A user waits this many times a server's deadline: servers notice a failure and tell, within theirs.
+#: A user waits this many times a server's deadline for the first part of an answer: a computation may be long, and
+#: servers notice a failure and tell within theirs.
 _ANSWER_PATIENCE = 20
 
 
@@ -65,16 +68,35 @@ class Client(Actor):
 
     async def receive_answer(self, session: bytes, dealer: str, shape: tuple[int, ...]) -> Answer:
         """Both parts of the answer, added and normalised: rows sum to 1 within 1e-12."""
-        roles = roles_for(dealer)
-        parts: list[RingArray] = []
-        depth = 0
-        for server in roles[:2]:
-            frame = await self.mailbox(session).take(server, "reveal")
+        frames = await self._both_parts(session, roles_for(dealer)[:2])
+        for server, frame in frames.items():
             check_payload(frame, Z64, shape, server, "reveal")
-            parts.append(frame.payload)
-            depth = max(depth, frame.depth)
+        parts = [frame.payload for frame in frames.values()]
+        depth = max(frame.depth for frame in frames.values())
         scaled = decode(open_answer((parts[0], parts[1]), Z64), FRACTION_BITS)
         return Answer(scaled / scaled.sum(axis=1, keepdims=True), depth)
+
+    async def _both_parts(self, session: bytes, servers: Sequence[str]) -> dict[str, Frame]:
+        """The frames of `reveal` by server; when one is here, the other has a server's deadline to come."""
+        mailbox = self.mailbox(session)
+        frames: dict[str, Frame] = {}
+
+        async def take(server: str) -> None:
+            frames[server] = await mailbox.take(server, "reveal")
+            nursery.cancel_scope.deadline = trio.current_time() + self.deadline / _ANSWER_PATIENCE
+
+        async with trio.open_nursery() as nursery:
+            for server in servers:
+                nursery.start_soon(take, server)
+        missing = [server for server in servers if server not in frames]
+        if missing:
+            raise DeadlineError(
+                f"{self.name} has one part of the answer, and the other did not come",
+                party=missing[0],
+                session=session.hex(),
+                step="reveal",
+            )
+        return frames
 
     async def ask(
         self, session: bytes, request: Request, value: RingArray | None, shape: tuple[int, ...]

@@ -256,7 +256,8 @@ async def open_cluster(
     seed: repeatable keys, sessions and answers, for experiments; None takes keys from the operating system.
     debug_open: results carry ``internals``, recombined from shares held in this process; sends nothing.
     allow: the configurations the owner signs; None (experiments) signs what each call passes, "none" included.
-    deadline: seconds a party waits for one frame.  wrap_link: wraps each end of each link (observers, faults).
+    deadline: seconds a server waits for one frame; the user waits 20 times as long for the first part of an answer.
+    wrap_link: wraps each end of each link (observers, faults).
     Leaving the block ends every party, task and link; an error inside leaves as it is.  While it is open, BLAS runs
     on one thread in this process: the parties compute side by side.
     """

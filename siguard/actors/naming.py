@@ -18,6 +18,7 @@ class SessionNames:
     Without a seed, ids come from the operating system, and each call takes the next dealer.
     With one, an id follows from the seed and the call's content (an equal call gets the next occurrence number),
     and each task's calls take the dealers in turn: neither depends on the order in which concurrent tasks run.
+    Equal calls that run at the same time cannot be told apart: as a whole they get the same answers again.
     """
 
     def __init__(self, seed_key: bytes | None) -> None:

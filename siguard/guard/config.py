@@ -41,6 +41,8 @@ LINESEARCH_MARGIN = 1.02
 
 #: Longest step on the logits, after growth over all runs: one step changes no exponential by more than 17.
 LEARNING_RATE_LIMIT = 2.0
+#: Shortest step: step lengths are rounded to 2^-10.
+LEARNING_RATE_LEAST = 0.01
 
 # Limits that keep the fixed-point arithmetic inside the ring, see docs/numerics.md.
 _MAX_OUTER = 6
@@ -103,10 +105,10 @@ class GuardConfig:
         assert full.outer is not None  # noqa: S101 - for the type checker
         assert full.learning_rate is not None  # noqa: S101 - for the type checker
         last_rate = full.learning_rate * LEARNING_RATE_GROWTH ** (full.outer - 1)
-        if not 0 < last_rate <= LEARNING_RATE_LIMIT:
+        if full.learning_rate < LEARNING_RATE_LEAST or last_rate > LEARNING_RATE_LIMIT:
             allowed = LEARNING_RATE_LIMIT / LEARNING_RATE_GROWTH ** (full.outer - 1)
             raise InputError(
-                f"learning_rate: found {full.learning_rate}; allowed: above 0 and at most {allowed:.4g} "
+                f"learning_rate: found {full.learning_rate}; allowed: {LEARNING_RATE_LEAST} to {allowed:.4g} "
                 f"with outer = {full.outer} (it grows by {LEARNING_RATE_GROWTH} with each run)"
             )
         for name in ("c1", "c2", "c3"):

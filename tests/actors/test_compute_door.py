@@ -8,7 +8,18 @@ from typing import Any
 
 import pytest
 import trio
-from fault_links import NONE, SHORT, Sent, Wire, failure_of, parties, some_logits, tiny_defender
+from fault_links import (
+    NONE,
+    SHORT,
+    Sent,
+    Wire,
+    failure_of,
+    open_sessions,
+    parties,
+    session_tasks,
+    some_logits,
+    tiny_defender,
+)
 
 from siguard import DeadlineError, open_cluster
 from siguard.actors.compute import THREAD_THRESHOLD, ComputeDoor
@@ -127,3 +138,37 @@ async def test_a_cluster_keeps_deadlines_while_one_session_computes(monkeypatch:
     assert ended["losing"] < deadline + 0.6, (
         f"a deadline of {deadline} s held the caller for {ended['losing']:.2f} s"
     )
+
+
+@pytest.mark.parametrize("end", ["kill", "cancel"])
+async def test_a_session_ends_while_its_servers_compute(end: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Work in a thread is not interrupted, only waited for; then nothing of the session is left."""
+    computing = trio.Event()
+
+    async def slow_exp(party: Party, x: Share) -> Share:
+        computing.set()
+        await party.compute(lambda: time.sleep(0.3), 1 << 30)
+        return await exp(party, x)
+
+    monkeypatch.setattr("siguard.guard.policies.none.exp", slow_exp)
+    async with open_cluster(seed=1, deadline=5) as cluster:
+        started = time.perf_counter()
+        async with trio.open_nursery() as nursery:
+
+            async def call() -> None:
+                if end == "kill":
+                    failure = await failure_of(cluster.guard(some_logits(), tiny_defender(), NONE))
+                    assert failure.error.party == "S1"
+                else:
+                    await cluster.guard(some_logits(), tiny_defender(), NONE)
+
+            nursery.start_soon(call)
+            await computing.wait()
+            if end == "kill":
+                cluster.kill("S1")
+            else:
+                nursery.cancel_scope.cancel()
+        assert time.perf_counter() - started < 2
+        with trio.fail_after(3):
+            while session_tasks(cluster) or open_sessions(cluster):  # noqa: ASYNC110 - nothing signals it
+                await trio.sleep(0.01)

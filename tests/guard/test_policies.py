@@ -117,7 +117,7 @@ async def test_labels_under_every_allowed_configuration(values: dict[str, Any], 
         await _check_label(cluster, logits, _defender(4, 16, 8, 1), config)
 
 
-@pytest.mark.parametrize("last", [1e-6, 1e-3, 1.0, 1e2, 1e3, 1e4, 1e5])
+@pytest.mark.parametrize("last", [1e-6, 1.0, 1e2, 1e3, 1e5])
 async def test_labels_with_every_accepted_defender(last: float, autojump_clock: Any) -> None:
     """A classifier is refused, or it keeps the labels, however steep it is, and guards as in float64."""
     rng = np.random.default_rng(3)
@@ -169,7 +169,7 @@ async def test_declared_cost_is_what_is_measured(shape: tuple[int, ...], outer: 
     async with open_cluster(seed=1) as cluster:
         for config in configs:
             depths = set()
-            for batch in (1, 3, 70):
+            for batch in (1, 3, 33):
                 traffic = (await cluster.guard(rng.normal(size=(batch, shape[0])), defender, config)).traffic
                 declared = policy_cost(batch, shape, config) + _outside(traffic)
                 where = f"{config}, batch {batch}, shape {shape}"

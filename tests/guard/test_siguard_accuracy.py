@@ -177,9 +177,9 @@ def test_queries_agree_with_the_model_in_float64(target: Target, config: GuardCo
 
     async def main() -> GuardResult:
         async with open_cluster(seed=12) as cluster:
-            return await cluster.query(target.features[:60], target.model, target.defender, config)
+            return await cluster.query(target.features[:40], target.model, target.defender, config)
 
-    logits = target.model(target.features[:60])
+    logits = target.model(target.features[:40])
     comparison = Comparison(logits, trio.run(main), reference.guard(logits, target.defender, config))
     comparison.check_rows()
     near = np.mean(comparison.difference < 2e-2)

@@ -22,8 +22,9 @@ from mpc_helpers import User, run
 import siguard.guard
 import siguard.mpc
 import siguard.nn
-from siguard.guard import optimisation, relative, validation
+from siguard.guard import relative, validation
 from siguard.guard.config import GuardConfig
+from siguard.guard.lanes import lanes_of
 from siguard.guard.optimisation_cost import optimise_cost
 from siguard.guard.policy import POLICIES, policy_cost
 from siguard.mpc import arithmetic, compare, gate
@@ -158,7 +159,7 @@ def test_relative_logits_cost_what_they_declare(batch: int, shape: Size) -> None
 
 @pytest.mark.parametrize("outer", [1, 2, 3, 4, 6])
 def test_the_choice_costs_what_it_declares(outer: int) -> None:
-    lanes = optimisation.lanes_of(outer)
+    lanes = lanes_of(outer)
     found = measured(lambda p: validation.choose(p, wire(p, 5, len(lanes), R=Z2), lanes, outer))
     assert found == validation.choose_cost(5, outer)
 
@@ -189,5 +190,5 @@ def test_rounds_are_those_the_docstrings_state(bits: int) -> None:
 
 def test_rounds_of_the_optimisation_are_39_a_step_whatever_the_lanes() -> None:
     for outer in (1, 3):
-        config, lanes = GuardConfig("siguard", outer=outer, inner=7), optimisation.lanes_of(outer)
+        config, lanes = GuardConfig("siguard", outer=outer, inner=7), lanes_of(outer)
         assert optimise_cost(5, (10, 128, 64, 1), config, lanes).rounds == 1 + 39 * 7
