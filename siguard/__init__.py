@@ -20,7 +20,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from siguard.actors.cluster import Cluster, DebugOpenWarning, GuardResult, open_cluster
+from siguard.actors.cluster import Cluster, GuardResult, open_cluster
 from siguard.errors import (
     DeadlineError,
     FrameError,
@@ -46,7 +46,6 @@ __version__ = "0.1.0"
 __all__ = [
     "Cluster",
     "DeadlineError",
-    "DebugOpenWarning",
     "Defender",
     "FrameError",
     "GuardConfig",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 import time
-import warnings
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -36,10 +35,6 @@ from siguard.nn.shared import encode_model
 from siguard.prf import KEY_BYTES
 from siguard.ring import RingArray, encode
 from siguard.transport.accountant import Traffic
-
-
-class DebugOpenWarning(UserWarning):
-    """A cluster recombines secrets that the servers hold: experiments in one process only."""
 
 
 @dataclass(frozen=True)
@@ -263,11 +258,7 @@ async def open_cluster(
     """
     allow = _checked_options(seed, allow, deadline)
     if debug_open:
-        warnings.warn(
-            "debug_open recombines what the servers hold: nothing in this cluster is secret",
-            DebugOpenWarning,
-            stacklevel=3,
-        )
+        _say_that_nothing_is_secret()
     cluster = Cluster(seed, debug_open, allow, deadline, wrap_link)
     failure: BaseException | None = None
     with single_threaded_blas():
@@ -282,6 +273,14 @@ async def open_cluster(
             nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+def _say_that_nothing_is_secret() -> None:
+    import structlog  # as in `Actor`: not needed before a cluster is open
+
+    structlog.get_logger("siguard").warning(
+        "debug_open recombines what the servers hold: nothing in this cluster is secret"
+    )
 
 
 def _checked_options(seed: Any, allow: Any, deadline: Any) -> tuple[GuardConfig, ...] | None:

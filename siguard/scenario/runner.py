@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
@@ -59,9 +58,7 @@ class ScenarioRun:
         with ctrl_c_is_not_swallowed(), one_thread():
             experiment = prepare(self.scenario, self._enter)
         self._describe(experiment)
-        with without_groups(), warnings.catch_warnings():
-            # Every scenario opens what the servers decided, to report it: a note says so, once.
-            warnings.simplefilter("ignore", siguard.DebugOpenWarning)
+        with without_groups():
             released = trio.run(self._guard, experiment)
         with ctrl_c_is_not_swallowed(), one_thread():
             self._attack(experiment, released)

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from itertools import pairwise
 from typing import Any, NamedTuple
 
@@ -12,7 +11,7 @@ import numpy as np
 import pytest
 import trio
 
-from siguard import Cluster, DebugOpenWarning, Defender, GuardConfig, Model, SiguardError, open_cluster
+from siguard import Cluster, Defender, GuardConfig, Model, SiguardError, open_cluster
 from siguard.actors.actor import Actor
 from siguard.actors.client import ModelOwner
 from siguard.actors.messages import Request
@@ -153,11 +152,8 @@ class Wire:
 
 @asynccontextmanager
 async def glass_cluster(seed: int, wire: Wire | None = None) -> AsyncIterator[Cluster]:
-    """A cluster with ``debug_open``, whose warning has a test of its own."""
-    async with AsyncExitStack() as stack:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", DebugOpenWarning)
-            cluster = await stack.enter_async_context(open_cluster(seed, debug_open=True, wrap_link=wire))
+    """A cluster with ``debug_open``."""
+    async with open_cluster(seed, debug_open=True, wrap_link=wire) as cluster:
         yield cluster
 
 

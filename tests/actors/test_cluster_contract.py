@@ -19,9 +19,10 @@ from fault_links import (
     tiny_defender,
     tiny_model,
 )
+from structlog.testing import capture_logs
 
 import siguard
-from siguard import DebugOpenWarning, GuardConfig, GuardResult, open_cluster
+from siguard import GuardConfig, GuardResult, open_cluster
 from siguard.transport.accountant import Traffic
 from siguard.transport.frame import HEADER_BYTES, Kind
 
@@ -162,10 +163,14 @@ async def test_debug_open_changes_neither_traffic_nor_transcript(config: GuardCo
 
 
 async def test_debug_open_is_loud(autojump_clock: Any) -> None:
-    opening = open_cluster(seed=3, debug_open=True)
-    with pytest.warns(DebugOpenWarning, match="nothing .* is secret"):
-        await opening.__aenter__()
-    await opening.__aexit__(None, None, None)
+    with capture_logs() as events:
+        async with open_cluster(seed=3):
+            pass
+        assert not events
+        async with open_cluster(seed=3, debug_open=True):
+            pass
+    assert [event["log_level"] for event in events] == ["warning"]
+    assert "nothing in this cluster is secret" in events[0]["event"]
 
 
 async def test_internals_are_there_only_where_the_policy_has_them(autojump_clock: Any) -> None:

@@ -65,8 +65,7 @@ def _run(logits: FloatArray, defender: Defender, config: GuardConfig) -> GuardRe
         async with open_cluster(seed=11, debug_open=True) as cluster:
             return await cluster.guard(logits, defender, config)
 
-    with pytest.warns(UserWarning, match="secret"):
-        return trio.run(main)
+    return trio.run(main)
 
 
 @dataclass
