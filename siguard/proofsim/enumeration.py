@@ -143,6 +143,8 @@ async def enumerate_gate(
 
     def observe(sender: str, receiver: str, data: bytes) -> None:
         payload = decode_frame(data).payload
+        if cases not in payload.shape:  # several arrays of bytes, one after the other
+            payload = payload.reshape(-1, cases)
         by_case = np.moveaxis(payload, payload.shape.index(cases), 0).reshape(cases, -1)
         received.setdefault(receiver, []).append(by_case.astype(np.int64))
 

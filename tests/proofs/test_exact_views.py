@@ -7,7 +7,15 @@ from collections.abc import Sequence
 import numpy as np
 import pytest
 
-from siguard.mpc.arithmetic import multiply, open_additive, product, remask, truncate, view
+from siguard.mpc.arithmetic import (
+    multiply,
+    open_additive,
+    product,
+    remask,
+    remask_together,
+    truncate,
+    view,
+)
 from siguard.mpc.conversion import bit_multiply
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Opened, Share, as_additive
@@ -57,6 +65,17 @@ async def test_reshare_hides_the_parts(bits: int) -> None:
     """Gate 3, for every distribution of the additive parts."""
     enumeration = await enumerate_gate(reshare_gate, [ring(bits)])
     assert np.array_equal(recombine(enumeration.results), enumeration.inputs(ring(bits))[:, 0])
+    assert_secure(enumeration)
+
+
+@pytest.mark.parametrize("position", [0, 1])
+async def test_reshare_of_two_rings_in_one_frame(position: int) -> None:
+    async def gate(party: Party, x: Sequence[Share]) -> Share:
+        return (await remask_together(party, [as_additive(x[0]), as_additive(x[1])]))[position]
+
+    enumeration = await enumerate_gate(gate, [Z2, ring(2)])
+    shared = enumeration.parts.sum(axis=2)[:, position]
+    assert np.array_equal(recombine(enumeration.results), shared % [2, 4][position])
     assert_secure(enumeration)
 
 
