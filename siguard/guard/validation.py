@@ -7,7 +7,6 @@ the sign of h are taken of the very exponentials that the answer is selected fro
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 import numpy as np
 
@@ -30,20 +29,12 @@ LABEL_MARGIN = 1 << (FRACTION_BITS - 12)
 _TIE = 1 << (FRACTION_BITS - 13)
 
 
-@dataclass
-class Candidates:
-    """Unnormalised answers: entry 0 of the lane axis is the unguarded one.  E: (batch, 1 + lanes, C)."""
-
-    E: Share
-    lanes: Sequence[Lane]
-
-
-async def validate(party: Party, candidates: Candidates, label: Share, defender: SharedDefender) -> Share:
+async def validate(party: Party, E: Share, label: Share, defender: SharedDefender) -> Share:
     """Bit per row and lane, (batch, lanes): label kept and h0 h <= 0.
 
+    E: unnormalised answers, (batch, 1 + lanes, C), entry 0 of the lane axis the unguarded one.
     Rounds: those of h, 6 for signs, 2 for the conjunctions.
     """
-    E = candidates.E
     kept, on_other_side = await side_by_side(
         lambda: _label_kept(party.at("label"), E[:, 1:], label),
         lambda: _crossed(party.at("crossed"), E, defender),

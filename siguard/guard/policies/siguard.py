@@ -13,7 +13,7 @@ from siguard.guard.lanes import lanes_of
 from siguard.guard.optimisation import optimise
 from siguard.guard.optimisation_cost import optimise_cost
 from siguard.guard.relative import relative_cost, relative_logits
-from siguard.guard.validation import LABEL_MARGIN, Candidates, choose, choose_cost, validate, validate_cost
+from siguard.guard.validation import LABEL_MARGIN, choose, choose_cost, validate, validate_cost
 from siguard.mpc.arithmetic import deal_cost, exchange_cost, remask
 from siguard.mpc.conversion import bit_product
 from siguard.mpc.gate import Cost
@@ -34,7 +34,7 @@ async def protect(party: Party, logits: Share, defender: SharedDefender, config:
     x = await optimise(party.at("optimise"), relative, defender, full, lanes)
     x = Share.concatenate([relative.x[:, None], x], axis=1)
     E = await exp(party.at("candidates"), x)
-    ok = await validate(party.at("validate"), Candidates(E, lanes), relative.label, defender)
+    ok = await validate(party.at("validate"), E, relative.label, defender)
     chosen = await choose(party.at("choose"), ok, lanes, full.outer)
     gain = await bit_product(party.at("answer"), chosen[:, :, None], E[:, 1:] - E[:, :1])
     answer = await remask(party.at("answer"), gain.sum(1) + as_additive(E[:, 0]))
