@@ -36,6 +36,9 @@ from siguard.prf import KEY_BYTES
 from siguard.ring import RingArray, encode
 from siguard.transport.accountant import Traffic
 
+#: Kind, fixed-point arrays and public bounds of a network.
+_Encoding = tuple[str, tuple[RingArray, ...], list[float]]
+
 
 @dataclass(frozen=True)
 class GuardResult:
@@ -70,6 +73,7 @@ class Cluster:
         self._ledger = Ledger()
         self._probes: dict[bytes, DebugProbe] = {}
         self._networks: dict[DenseNetwork, bytes] = {}
+        self._encodings: dict[DenseNetwork, _Encoding] = {}  # of networks that are about to be shared
         self._limits: dict[bytes, float] = {}
         self._granted: set[tuple[bytes, bytes, GuardConfig]] = set()
         self._sharing = trio.Lock()
@@ -183,14 +187,14 @@ class Cluster:
             )
         check_memory(batch, model.shape if model else None, defender.shape, config)
         for network in (defender, model):
-            if network is not None and network not in self._networks:
-                _encoded(network)
+            if network is not None and network not in self._networks and network not in self._encodings:
+                self._encodings[network] = _encoded(network)
 
     async def _share(self, network: DenseNetwork) -> bytes:
         """Share a network with the servers unless this cluster has; returns its name."""
         if network in self._networks:
             return self._networks[network]
-        kind, arrays, public = _encoded(network)
+        kind, arrays, public = self._encodings[network]
         session = self._sessions.session(kind, *(array.tobytes() for array in arrays))
         load = Load(kind, session, [list(array.shape) for array in arrays], public)
         try:
@@ -198,6 +202,7 @@ class Cluster:
         finally:
             self._add_setup(session)
         self._networks[network] = session
+        del self._encodings[network]
         self._limits[session] = public[0]
         return session
 
@@ -218,7 +223,7 @@ class Cluster:
         self.setup_traffic.merge(self._ledger.take(session))
 
 
-def _encoded(network: DenseNetwork) -> tuple[str, tuple[RingArray, ...], list[float]]:
+def _encoded(network: DenseNetwork) -> _Encoding:
     """Kind, fixed-point arrays and public bounds of a network; raises `InputError` when it cannot be shared."""
     if isinstance(network, Defender):
         encoded = encode_defender(network)

@@ -125,7 +125,7 @@ class Mailbox:
                     session=self.session.hex(),
                     step=path,
                 )
-        # A read frame is forgotten, so that memory does not grow; a replay of it is noticed by its session id.
+        # A read frame is forgotten, so that memory does not grow; a late double of it is read by nobody.
         return self._arrived.pop(key)
 
 

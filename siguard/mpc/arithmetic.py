@@ -1,8 +1,8 @@
 """Dealt gates on arithmetic shares: open, view, re-mask, product, dot, matmul, truncation.
 
 Sources: ABY3 (Mohassel, Rindal, CCS 2018) for the sharing; ASTRA and ABY2.0 for masks known to one party;
-Dalskov, Escudero, Keller for probabilistic truncation.  Every gate is enumerated exactly on tiny rings in
-`tests/proofs`.
+Dalskov, Escudero, Keller for probabilistic truncation.  The primitive gates are enumerated exactly on tiny
+rings in `tests/proofs`.
 
 One mental model serves all of them.  A product first *opens* c = z + r to roles 0 and 1, where role 2 knows
 r; a *view* then turns c into a wire again, at full scale or truncated, with one dealt element.  Where the
@@ -187,8 +187,7 @@ async def remask(party: Party, x: Additive) -> Share:
         return Share(2, ring, y2, y0, x.depth)
     mask, mine = await party.compute(lambda: _masked(party, x), elements)
     theirs, depth = await party.exchange(mine, ring, x.depth)
-    y1 = ring.add(mine, theirs)
-    return Share(party.role, ring, *((mask, y1) if party.role == 0 else (y1, mask)), depth)
+    return _wire(party, ring, mask, ring.add(mine, theirs), depth)
 
 
 async def remask_together(party: Party, terms: Sequence[Additive]) -> list[Share]:
@@ -198,21 +197,25 @@ async def remask_together(party: Party, terms: Sequence[Additive]) -> list[Share
     if party.is_dealer:
         return [await remask(step, x) for step, x in zip(steps, terms, strict=True)]
     masked = [_masked(step, x) for step, x in zip(steps, terms, strict=True)]
-    bytes_ring = BYTES
     mine = np.concatenate([np.ascontiguousarray(part).view(np.uint8).reshape(-1) for _, part in masked])
-    theirs, depth = await party.exchange(mine, bytes_ring, depth)
+    theirs, depth = await party.exchange(mine, BYTES, depth)
     results, start = [], 0
     for x, (mask, part) in zip(terms, masked, strict=True):
         piece = x.ring.from_bytes(theirs[start : start + part.nbytes].data, part.shape)
         start += part.nbytes
-        y1 = x.ring.add(part, piece)
-        results.append(Share(party.role, x.ring, *((mask, y1) if party.role == 0 else (y1, mask)), depth))
+        results.append(_wire(party, x.ring, mask, x.ring.add(part, piece), depth))
     return results
 
 
 def _masked(party: Party, x: Additive) -> tuple[RingArray, RingArray]:
     mask = party.draw(2, "remask", x.ring, x.shape)
     return mask, x.ring.sub(x.value, mask)
+
+
+def _wire(party: Party, ring: Ring, mask_part: RingArray, masked: RingArray, depth: int) -> Share:
+    """The wire with x1 = ``masked``, at role 0 with x0 and at role 1 with x2 as ``mask_part``."""
+    parts = (mask_part, masked) if party.role == 0 else (masked, mask_part)
+    return Share(party.role, ring, *parts, depth)
 
 
 @gate(cost=deal_cost)
@@ -243,8 +246,7 @@ async def view(party: Party, opened: Opened, shift: int = 0, ring: Ring | None =
     if party.is_dealer:
         return Share(2, target, first, second, depth)
     masked = await party.compute(shifted, prod(opened.shape))
-    parts = (first, masked) if party.role == 0 else (masked, first)
-    return Share(party.role, target, *parts, max(opened.depth, depth))
+    return _wire(party, target, first, masked, max(opened.depth, depth))
 
 
 # --- composed gates ---------------------------------------------------------------------------------------

@@ -38,10 +38,7 @@ async def lookup_terms(party: Party, index: Share, tables: RingArray, target: Ri
     whose unsigned value is i.  [T(i)] = sum_j T(a + j mod 2^t) [j = alpha].  Exact.
     Cost: 0 rounds, 2^t elements of ``target`` dealt per index, however many tables.  Source: gates.md, 6 and 7.
     """
-    bits = index.ring.bits
-    size = 1 << bits
-    if bits > MAX_INDEX_BITS or tables.shape[1:] != (size,):
-        raise ValueError(f"tables of shape {tables.shape} for an index of {bits} bits")
+    size = _table_size(index, tables)
     shape = (prod(index.shape), size)
 
     def unit_vectors() -> RingArray:
@@ -67,6 +64,14 @@ async def lookup_terms(party: Party, index: Share, tables: RingArray, target: Ri
 
     value = await party.compute(inner_products, prod(shape) * len(tables))
     return Additive(party.role, target, value, max(index.depth, dealt.depth), dealer_part=False)
+
+
+def _table_size(index: Share, tables: npt.NDArray[Any]) -> int:
+    """2^t for an index ring Z_2^t; raises ValueError unless the tables have as many entries and t is small."""
+    bits = index.ring.bits
+    if bits > MAX_INDEX_BITS or tables.shape[1:] != (1 << bits,):
+        raise ValueError(f"tables of shape {tables.shape} for an index of {bits} bits")
+    return 1 << bits
 
 
 def _rotations(table: npt.NDArray[Any]) -> npt.NDArray[Any]:
@@ -106,11 +111,8 @@ async def lookup_bit_terms(party: Party, index: Share, tables: npt.NDArray[np.ui
     As `lookup_terms`, with the unit vector packed 64 to a word: 64 times fewer bytes.
     Cost: 0 rounds, 2^t bits (at least a word) dealt per index, however many tables.
     """
-    bits = index.ring.bits
-    size, words = 1 << bits, _bit_words(bits)
-    if bits > MAX_INDEX_BITS or tables.shape[1:] != (size,):
-        raise ValueError(f"tables of shape {tables.shape} for an index of {bits} bits")
-    shape = (prod(index.shape), words)
+    size = _table_size(index, tables)
+    shape = (prod(index.shape), _bit_words(index.ring.bits))
 
     def unit_vectors() -> RingArray:
         position = index.mask().reshape(-1).astype(np.uint64)
