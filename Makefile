@@ -13,15 +13,17 @@ PYTHON    ?= $(shell for need in 'ensurepip, venv' sys; do \
                    && echo $$p && exit; \
                done; done)
 
-.PHONY: help demo test bench clean install
+.PHONY: help demo test bench prove-full browser-test clean install
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
 help:
-	@echo 'make demo    install into $(VENV), then run scenarios/quickstart.toml'
-	@echo 'make test    install, lint, check the format, check types, run the tests'
-	@echo 'make bench   install, then measure seconds, rounds and bytes of each policy'
-	@echo 'make clean   remove $(VENV), caches and build output (reports in runs/ stay)'
+	@echo 'make demo          install into $(VENV), then run scenarios/quickstart.toml'
+	@echo 'make test          install, lint, check the format, check types, run the tests'
+	@echo 'make prove-full    install, then the whole proof campaign, with runs/prove/report.html'
+	@echo 'make bench         install, then measure seconds, rounds and bytes of each policy'
+	@echo 'make browser-test  install, chromium too (Debian, as root), then test the report page in it'
+	@echo 'make clean         remove $(VENV), caches and build output (reports in runs/ stay)'
 
 demo: install
 	$(BIN)/siguard run scenarios/quickstart.toml --out runs/quickstart
@@ -30,10 +32,22 @@ test: install
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest -n auto
 
 bench: install
 	$(BIN)/python bench/run.py
+
+prove-full: install
+	$(BIN)/siguard prove --full --html runs/prove/report.html
+
+browser-test: install
+	@command -v chromium >/dev/null 2>&1 \
+	  || { test "$$(id -u)" = 0 && apt-get update && apt-get install -y --no-install-recommends chromium fonts-dejavu-core; } \
+	  || { \
+	    echo 'error: chromium is not installed, and could not be installed.' >&2; \
+	    echo 'cure:  apt install chromium (Debian; as root), or put another Chromium on the PATH under that name.' >&2; \
+	    exit 1; }
+	$(BIN)/pytest tests/browser
 
 install: $(INSTALLED)
 

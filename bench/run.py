@@ -24,6 +24,7 @@ from rich.table import Table
 
 import siguard
 from siguard.nn.model import FloatArray
+from siguard.proofsim.recorder import Recorder
 
 CLASSES = 10
 HIDDEN = (128, 64)
@@ -45,6 +46,8 @@ class Row:
     seconds_max: float
     reference_seconds: float
     times_reference: float
+    recorded_seconds: float
+    times_recorded: float
 
 
 def random_inputs(batch: int, seed: int) -> tuple[FloatArray, siguard.Defender]:
@@ -58,14 +61,28 @@ def random_inputs(batch: int, seed: int) -> tuple[FloatArray, siguard.Defender]:
     return rng.normal(0, 4, (batch, CLASSES)), siguard.Defender(layers)
 
 
-async def measure(cluster: siguard.Cluster, policy: str, batch: int, repeats: int, seed: int) -> Row:
-    """One policy at one batch size; the baseline runs between the calls, so under the same load."""
+@dataclass(frozen=True)
+class Clusters:
+    """A deployment as it is, and one under the recorder of `siguard prove`."""
+
+    plain: siguard.Cluster
+    recorded: siguard.Cluster
+    recorder: Recorder
+
+
+async def measure(clusters: Clusters, policy: str, batch: int, repeats: int, seed: int) -> Row:
+    """One policy at one batch size; the baselines run between the calls, so under the same load."""
     config = siguard.GuardConfig(policy=policy)
     logits, defender = random_inputs(batch, seed)
-    result = await cluster.guard(logits, defender, config)  # shares h and fills caches: not counted
-    seconds, baseline = [], []
-    for _ in range(repeats):
+    # Shares h and fills caches: not counted.
+    for cluster in (clusters.plain, clusters.recorded):
         result = await cluster.guard(logits, defender, config)
+    seconds, recorded, baseline = [], [], []
+    for _ in range(repeats):
+        clusters.recorder.clear()
+        recorded.append((await clusters.recorded.guard(logits, defender, config)).seconds)
+        clusters.recorder.clear()
+        result = await clusters.plain.guard(logits, defender, config)
         seconds.append(result.seconds)
         start = time.perf_counter()
         siguard.reference.guard(logits, defender, config)
@@ -83,6 +100,8 @@ async def measure(cluster: siguard.Cluster, policy: str, batch: int, repeats: in
         seconds_max=max(seconds),
         reference_seconds=statistics.median(baseline),
         times_reference=statistics.median(seconds) / statistics.median(baseline),
+        recorded_seconds=statistics.median(recorded),
+        times_recorded=statistics.median(recorded) / statistics.median(seconds),
     )
 
 
@@ -91,7 +110,8 @@ def table(rows: Sequence[Row]) -> Table:
     title = f"one call, C = {CLASSES}, h {CLASSES}-{'-'.join(map(str, HIDDEN))}-1"
     # Narrow: a terminal of 80 columns, or a file.
     result = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
-    for heading in ("policy", "batch", "rounds", "MB", "sent", "seconds", "min-max", "float64", "times"):
+    headings = ("policy", "batch", "rounds", "MB", "sent", "seconds", "min-max", "times", "recorded")
+    for heading in headings:
         result.add_column(heading, justify="left" if heading == "policy" else "right", no_wrap=True)
     for row in rows:
         result.add_row(
@@ -102,8 +122,8 @@ def table(rows: Sequence[Row]) -> Table:
             str(row.messages),
             f"{row.seconds:.3f}",
             f"{row.seconds_min:.2f}-{row.seconds_max:.2f}",
-            f"{row.reference_seconds:.4f}",
             f"{row.times_reference:.0f}",
+            f"{row.times_recorded:.2f}",
         )
     return result
 
@@ -111,10 +131,15 @@ def table(rows: Sequence[Row]) -> Table:
 async def run(policies: Sequence[str], batches: Sequence[int], repeats: int, seed: int) -> None:
     """Measure, print a JSON line for each row as it comes, then the table."""
     rows = []
-    async with siguard.open_cluster(seed=seed) as cluster:
+    recorder = Recorder()
+    async with (
+        siguard.open_cluster(seed=seed) as plain,
+        siguard.open_cluster(seed=seed, wrap_link=recorder.wrap_link, randomness=recorder.randomness) as recorded,
+    ):
+        clusters = Clusters(plain, recorded, recorder)
         for policy in policies:
             for batch in batches:
-                rows.append(await measure(cluster, policy, batch, repeats, seed))
+                rows.append(await measure(clusters, policy, batch, repeats, seed))
                 print(json.dumps(asdict(rows[-1])), flush=True)
     Console().print(table(rows))
 

@@ -1,26 +1,26 @@
 """The command line: parse, call, print.  The only place that sets up logging or ends the process.
 
-Exit status: 0 done; 2 bad input or a failed protocol (one clear message on stderr); 130 stopped with Ctrl-C.
+cli_prove.py has `siguard prove`, cli_common.py what the commands share.
+
+Exit status: 0 done; 1 a proof does not hold; 2 bad input or a failed protocol (one clear message on stderr);
+130 stopped with Ctrl-C.
 """
 
 from __future__ import annotations
 
 import logging
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import structlog
 import typer
 
-if TYPE_CHECKING:
-    from siguard.scenario.progress import Progress
-    from siguard.scenario.report import Report
+from siguard.cli_common import INTERRUPTED, check_writable, one_message, shown_progress
+from siguard.cli_prove import prove, prove_scenario
 
-BAD_INPUT = 2
-INTERRUPTED = 130
+if TYPE_CHECKING:
+    from siguard.scenario.report import Report
 
 # Local variables in a traceback may be shares or keys: the plain traceback of Python shows none.
 app = typer.Typer(
@@ -72,43 +72,31 @@ def run(
     ] = None,
     json: Annotated[bool, typer.Option("--json", help="Print the report as JSON instead of tables.")] = False,
 ) -> None:
-    """Run a scenario: load data, train, share, infer, guard, attack before and after, and report."""
-    from siguard.errors import SiguardError
-    from siguard.scenario.load import load_scenario
+    """Run a scenario: train, share, infer, guard, attack before and after; or, with [prove], prove."""
     from siguard.scenario.overrides import parse_overrides
+    from siguard.scenario.proof import ProofScenario, load_any
     from siguard.scenario.runner import ScenarioRun
 
     folder = Path("runs") / scenario.stem if out is None else out
-    try:
-        job = ScenarioRun(load_scenario(scenario, parse_overrides(overrides or ())))
-        _check_writable(folder)
-        with _shown_progress() as progress:
+    with one_message("stopped before anything was measured; no report was written"):
+        loaded = load_any(scenario, parse_overrides(overrides or ()))
+        if isinstance(loaded, ProofScenario):
+            prove_scenario(loaded, folder, json=json)
+            return
+        job = ScenarioRun(loaded)
+        check_writable("--out", folder, folder / "report.json")
+        with shown_progress() as progress:
             try:
                 report = job.execute(progress)
             except KeyboardInterrupt:
                 report = job.interrupted()
         written = report.write(folder)
-    except SiguardError as error:
-        typer.echo(f"siguard: {error}", err=True)
-        raise typer.Exit(BAD_INPUT) from None
-    except KeyboardInterrupt:
-        typer.echo("siguard: stopped before anything was measured; no report was written", err=True)
-        raise typer.Exit(INTERRUPTED) from None
     _print(report, written, json)
     if report.partial:
         raise typer.Exit(INTERRUPTED)
 
 
-def _check_writable(folder: Path) -> None:
-    """Before hours of work, not after them."""
-    from siguard.errors import InputError
-
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        (folder / "report.json.tmp").write_text("", encoding="utf-8")
-        (folder / "report.json.tmp").unlink()
-    except OSError as error:
-        raise InputError(f"--out {folder}: cannot be written ({error.strerror})") from None
+app.command()(prove)
 
 
 def _print(report: Report, written: Path, json: bool) -> None:
@@ -127,30 +115,3 @@ def _print(report: Report, written: Path, json: bool) -> None:
     if report.partial:
         typer.echo(f"partial report: {report.reason}", err=True)
     typer.echo(f"wrote {written}", err=True)
-
-
-@contextmanager
-def _shown_progress() -> Iterator[Progress]:
-    """A bar on a terminal; otherwise one plain line for each stage, so that a log file stays readable."""
-    if not sys.stderr.isatty():
-
-        def line(stage: str, done: int, total: int) -> None:
-            if done == 0:
-                typer.echo(f"{stage} ...", err=True)
-
-        yield line
-        return
-
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
-        tasks = {}
-
-        def bar(stage: str, done: int, total: int) -> None:
-            if stage not in tasks:
-                tasks[stage] = bars.add_task(stage, total=total)
-            bars.update(tasks[stage], completed=done, total=total)
-
-        yield bar

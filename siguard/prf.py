@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 import threading
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Protocol
 
 from cryptography.hazmat.primitives.ciphers import Cipher, CipherContext, algorithms, modes
@@ -89,21 +89,29 @@ class PairwiseRandomness:
                 step=path,
             )
         self._used.add(address)
+        # The length keeps apart what the separator could not.
+        point = f"{len(purpose)}|{purpose}|{path}".encode()
+        start = hashlib.blake2b(point, key=self._keys[pair], digest_size=16).digest()
+        return self._expand(pair, start, ring, shape)
+
+    def _expand(self, pair: str, start: bytes, ring: Ring, shape: tuple[int, ...]) -> RingArray:
+        """The stream of a pair from an initial counter on, as ring elements."""
         size = ring.itemsize
         for length in shape:
             size *= length
-        key = self._keys[pair]
-        # The length keeps apart what the separator could not.
-        point = f"{len(purpose)}|{purpose}|{path}".encode()
-        start = hashlib.blake2b(point, key=key, digest_size=16).digest()
         if size > _SHARED_CIPHER_LIMIT:
-            data = _counter_mode(key, start).update(bytes(size))
+            data = _counter_mode(self._keys[pair], start).update(bytes(size))
         else:
             with self._lock:
                 stream = self._ciphers[pair]
                 stream.reset_nonce(start)
                 data = stream.update(bytes(size))
         return ring.from_bytes(data, shape)
+
+
+#: Makes the randomness of one party in one session: (pair keys, session, dealer, party).  `PairwiseRandomness`
+#: itself; recorders wrap it, exact tests replace it.
+RandomnessFactory = Callable[[Mapping[str, bytes], bytes, str, str], RandomnessSource]
 
 
 def _counter_mode(key: bytes, start: bytes) -> CipherContext:

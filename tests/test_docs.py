@@ -6,8 +6,10 @@ block each line that begins with ``$ `` is a command.  Both run beside a copy of
 
 from __future__ import annotations
 
+import json
 import os
 import re
+import shlex
 import shutil
 import subprocess
 import sys
@@ -16,13 +18,18 @@ from pathlib import Path
 import pytest
 from pydantic import BaseModel
 
+from siguard.proofsim.claims import Claim, ControlOutcome, ProofReport, Scope
+from siguard.scenario.overrides import parse_overrides
+from siguard.scenario.proof import ProofScenario, load_any
 from siguard.scenario.report import AttackFigures, PolicyFigures, Report
-from siguard.scenario.schema import Sections
+from siguard.scenario.schema import ProofSections, Sections
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md")), ROOT / "bench" / "NOTES.md"]
 #: Put after the options of each ``siguard run`` of a document: the command is tested, at a size for tests.
 SMALL = ["samples=20", "batch=10", "data.rows=20", "target.hidden=[8]", "attacks.shadows=1"]
+#: The same where the scenario is a proof.
+SMALL_PROOF = ["prove.mode=quick", 'prove.policies=["label"]', 'prove.corrupt=["S0,U"]']
 
 
 def blocks(page: Path, language: str) -> list[str]:
@@ -53,15 +60,23 @@ def test_python_blocks_run(page: Path, folder: Path) -> None:
     assert ran.stdout.strip()
 
 
+def small(command: str) -> list[str]:
+    """Options that make a command of a document fit for a test."""
+    program, *arguments = shlex.split(command)
+    if program != "siguard" or arguments[0] != "run":
+        return []
+    sizes = SMALL_PROOF if isinstance(load_any(ROOT / arguments[1]), ProofScenario) else SMALL
+    return [option for item in sizes for option in ("--set", item)]
+
+
 @pytest.mark.parametrize("page", pages_with("console"), ids=named)
 def test_commands_work(page: Path, folder: Path) -> None:
     here = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     commands = [line[2:] for text in blocks(page, "console") for line in text.splitlines() if line.startswith("$ ")]
     assert commands
     for command in commands:
-        small = "".join(f" --set '{item}'" for item in SMALL) if command.startswith("siguard run ") else ""
         ran = subprocess.run(  # noqa: S602 - commands of this repository's documents, as a user types them
-            command + small,
+            f"{command} {shlex.join(small(command))}",
             shell=True,
             cwd=folder,
             env=here,
@@ -103,10 +118,10 @@ def test_files_named_in_documents_exist(page: Path) -> None:
 
 
 def test_every_make_target_in_documents_exists() -> None:
-    targets = set(re.findall(r"^([a-z]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for page in PAGES:
         text = page.read_text(encoding="utf-8")
-        for target in re.findall(r"(?:`|^    )make ([a-z]+)", text, re.MULTILINE):
+        for target in re.findall(r"(?:`|^    )make ([a-z-]+)", text, re.MULTILINE):
             assert target in targets, f"{named(page)} names make {target}"
 
 
@@ -126,9 +141,26 @@ def keys_of(model: type[BaseModel], prefix: str = "") -> dict[str, str]:
 def test_every_scenario_key_and_report_figure_is_documented() -> None:
     text = (ROOT / "docs" / "scenarios.md").read_text(encoding="utf-8")
     lines = text.splitlines()
-    for key, row in keys_of(Sections).items():
+    for key, row in {**keys_of(Sections), **keys_of(ProofSections)}.items():
         (line,) = [line for line in lines if line.startswith(f"| `{key}` |")]
         assert line.endswith(row)
     for kind in (Report, PolicyFigures, AttackFigures):
         for name in kind.__dataclass_fields__:
             assert re.search(rf"`[\w.<>]*\b{name}\b[\w.<>]*`", text), f"{name} is not in docs/scenarios.md"
+    report = ProofReport(
+        Scope(("none",)), [Claim("c", "exact", "U", 1, True)], [ControlOutcome("c", "exact", None)]
+    )
+    content = json.loads(report.to_json())
+    for name in (*content, *content["claims"][0], *content["controls"][0]):
+        assert re.search(rf"`[\w.\[\]]*\b{name}\b[\w.\[\]]*`", text), f"{name} is not in docs/scenarios.md"
+
+
+def test_a_proof_in_a_document_is_run_at_the_size_of_a_proof() -> None:
+    assert "samples=20" in small("siguard run scenarios/quickstart.toml --json")
+    assert small("siguard run scenarios/security_view_all.toml --json")[1] == "prove.mode=quick"
+    assert small("siguard prove --policy label") == small("ls") == []
+    file = ROOT / "scenarios" / "security_view_all.toml"
+    loaded = load_any(file, parse_overrides(SMALL_PROOF))
+    assert isinstance(loaded, ProofScenario)
+    assert loaded.scope.policies == ("label",)
+    assert [str(one) for one in loaded.scope.corrupted] == ["S0,U"]

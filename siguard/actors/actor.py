@@ -168,7 +168,8 @@ class Actor:
         try:
             with mailbox.scope:
                 await body()
-                finished = True
+                # A failure that was noticed in the same moment as the end still counts.
+                finished = mailbox.failure is None
         except Exception as problem:
             error = self._as_siguard_error(problem, mailbox)
         except BaseExceptionGroup as group:

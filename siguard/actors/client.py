@@ -15,11 +15,11 @@ from siguard.actors.actor import Actor, Ledger
 from siguard.actors.messages import Grant, Load, Request, grant_bytes
 from siguard.actors.server import LOAD_DEALER, OWNER
 from siguard.actors.session import DEFAULT_DEADLINE, SERVERS, check_payload, client_pair, pair_name, roles_for
-from siguard.errors import DeadlineError
+from siguard.errors import DeadlineError, ProtocolError
 from siguard.guard.config import GuardConfig
 from siguard.mpc.io import mask_input, open_answer
 from siguard.mpc.softmax import FRACTION_BITS
-from siguard.prf import PairwiseRandomness
+from siguard.prf import PairwiseRandomness, RandomnessFactory
 from siguard.ring import Z64, Ring, RingArray, decode
 from siguard.transport.frame import Frame, Kind
 from siguard.transport.link import Link
@@ -46,14 +46,16 @@ class Client(Actor):
         ledger: Ledger,
         keys: Mapping[str, bytes],
         deadline: float = DEFAULT_DEADLINE,
+        randomness: RandomnessFactory = PairwiseRandomness,
     ) -> None:
         super().__init__(name, links, ledger, deadline * _ANSWER_PATIENCE)
         self._keys = dict(keys)
+        self._randomness = randomness
 
     async def send_input(self, session: bytes, dealer: str, opening: RingArray, value: RingArray) -> None:
         """Open the session at every server, and send x1 of a fresh sharing to roles 0 and 1."""
         roles = roles_for(dealer)
-        randomness = PairwiseRandomness(self._keys, session, dealer, self.name)
+        randomness = self._randomness(self._keys, session, dealer, self.name)
 
         def draw(pair: tuple[int, int], ring: Ring, shape: tuple[int, ...]) -> RingArray:
             name = client_pair(self.name, pair_name(roles[pair[0]], roles[pair[1]]))
@@ -74,6 +76,14 @@ class Client(Actor):
         parts = [frame.payload for frame in frames.values()]
         depth = max(frame.depth for frame in frames.values())
         scaled = decode(open_answer((parts[0], parts[1]), Z64), FRACTION_BITS)
+        if (scaled < 0).any() or not (scaled.sum(axis=1) > 0).all():
+            raise ProtocolError(
+                "the two parts of the answer do not add up to confidences: one was changed on its way, or a server "
+                "deviates",
+                party=self.name,
+                session=session.hex(),
+                step="reveal",
+            )
         return Answer(scaled / scaled.sum(axis=1, keepdims=True), depth)
 
     async def _both_parts(self, session: bytes, servers: Sequence[str]) -> dict[str, Frame]:
@@ -135,9 +145,15 @@ class ModelOwner(Client):
         keys: Mapping[str, bytes],
         signing_key: SigningKey,
         deadline: float = DEFAULT_DEADLINE,
+        randomness: RandomnessFactory = PairwiseRandomness,
     ) -> None:
-        super().__init__(OWNER, links, ledger, keys, deadline)
+        super().__init__(OWNER, links, ledger, keys, deadline, randomness)
         self._signing_key = signing_key
+
+    @property
+    def public_key(self) -> bytes:
+        """What its signatures are checked with (Ed25519)."""
+        return bytes(self._signing_key.verify_key)
 
     async def grant(self, session: bytes, defender: bytes, model: bytes, config: GuardConfig) -> None:
         """Sign a configuration for a classifier and a model (empty: logits from upstream), and tell the servers."""

@@ -32,7 +32,7 @@ from siguard.mpc.softmax import FRACTION_BITS
 from siguard.nn.inputs import check_features
 from siguard.nn.model import Defender, DenseNetwork, FloatArray, Model
 from siguard.nn.shared import encode_model
-from siguard.prf import KEY_BYTES
+from siguard.prf import KEY_BYTES, PairwiseRandomness, RandomnessFactory
 from siguard.ring import RingArray, encode
 from siguard.transport.accountant import Traffic
 
@@ -66,6 +66,7 @@ class Cluster:
         allow: tuple[GuardConfig, ...] | None,
         deadline: float,
         wrap_link: LinkWrapper | None,
+        randomness: RandomnessFactory,
     ) -> None:
         seed_key = None if seed is None else hashlib.blake2b(f"siguard {seed}".encode()).digest()[:KEY_BYTES]
         self._debug_open = debug_open
@@ -80,7 +81,7 @@ class Cluster:
         #: Sharing of networks, grants: once per object, apart from the calls.
         self.setup_traffic = Traffic()
         self._sessions = SessionNames(seed_key)
-        self._deployment = Deployment(seed_key, self._ledger, self._probes, deadline, wrap_link)
+        self._deployment = Deployment(seed_key, self._ledger, self._probes, deadline, wrap_link, randomness)
         self._actors = self._deployment.actors
         self._owner = self._deployment.owner
         self.user = self._deployment.user
@@ -112,6 +113,11 @@ class Cluster:
         values = check_features(features, model, defender)
         self._check(len(values), model, defender, config)
         return await self._call(values, model, defender, config)
+
+    @property
+    def owner_key(self) -> bytes:
+        """The model owner's public key (Ed25519), which the servers hold to check what it signed."""
+        return self._owner.public_key
 
     def kill(self, party: str) -> None:
         """Stop one party at once, as a crash would: for experiments and tests."""
@@ -250,6 +256,7 @@ async def open_cluster(
     *,
     deadline: float = DEFAULT_DEADLINE,
     wrap_link: LinkWrapper | None = None,
+    randomness: RandomnessFactory = PairwiseRandomness,
 ) -> AsyncIterator[Cluster]:
     """Three servers, a user and a model owner in this process, over in-memory links.
 
@@ -258,13 +265,14 @@ async def open_cluster(
     allow: the configurations the owner signs; None (experiments) signs what each call passes, "none" included.
     deadline: seconds a server waits for one frame; the user waits 20 times as long for the first part of an answer.
     wrap_link: wraps each end of each link (observers, faults).
+    randomness: makes each party's source of masks in each session (observers); replace it in experiments only.
     Leaving the block ends every party, task and link; an error inside leaves as it is.  While it is open, BLAS runs
     on one thread in this process: the parties compute side by side.
     """
     allow = _checked_options(seed, allow, deadline)
     if debug_open:
         _say_that_nothing_is_secret()
-    cluster = Cluster(seed, debug_open, allow, deadline, wrap_link)
+    cluster = Cluster(seed, debug_open, allow, deadline, wrap_link, randomness)
     failure: BaseException | None = None
     with single_threaded_blas():
         async with trio.open_nursery() as nursery:

@@ -11,7 +11,7 @@ from siguard.actors.client import Client, ModelOwner
 from siguard.actors.debug import DebugProbe
 from siguard.actors.server import OWNER, UPSTREAM, USER, Server, client_keys, server_keys
 from siguard.actors.session import SERVERS
-from siguard.prf import fresh_key
+from siguard.prf import RandomnessFactory, fresh_key
 from siguard.transport.link import Link
 from siguard.transport.memory import memory_link_pair
 
@@ -29,6 +29,7 @@ class Deployment:
         probes: dict[bytes, DebugProbe],
         deadline: float,
         wrap_link: LinkWrapper | None,
+        randomness: RandomnessFactory,
     ) -> None:
         links = _links(wrap_link or (lambda link, owner: link))
         # A pair key is made once and given to its holders only.
@@ -50,12 +51,13 @@ class Deployment:
                 signing_key.verify_key,
                 deadline=deadline,
                 probes=probes,
+                randomness=randomness,
             )
             for name in SERVERS
         ]
-        self.user = Client(USER, links[USER], ledger, held(client_keys(USER)), deadline)
-        self.upstream = Client(UPSTREAM, links[UPSTREAM], ledger, held(client_keys(UPSTREAM)), deadline)
-        self.owner = ModelOwner(links[OWNER], ledger, held(client_keys(OWNER)), signing_key, deadline)
+        self.user = Client(USER, links[USER], ledger, held(client_keys(USER)), deadline, randomness)
+        self.upstream = Client(UPSTREAM, links[UPSTREAM], ledger, held(client_keys(UPSTREAM)), deadline, randomness)
+        self.owner = ModelOwner(links[OWNER], ledger, held(client_keys(OWNER)), signing_key, deadline, randomness)
 
     @property
     def actors(self) -> dict[str, Actor]:

@@ -26,13 +26,12 @@ from siguard.actors.session import (
 from siguard.errors import InputError, PolicyError, ProtocolError, SiguardError
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import SharedDefender
-from siguard.guard.policy import POLICIES
-from siguard.guard.relative import LOGIT_BITS
-from siguard.mpc.io import receive_input, reveal
+from siguard.guard.query import answer_query
+from siguard.mpc.io import receive_input
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share
 from siguard.nn.shared import SharedModel
-from siguard.prf import PairwiseRandomness
+from siguard.prf import PairwiseRandomness, RandomnessFactory
 from siguard.ring import Z64
 from siguard.transport.frame import Frame, Kind
 from siguard.transport.link import Link
@@ -55,16 +54,22 @@ class Server(Actor):
         *,
         deadline: float = DEFAULT_DEADLINE,
         probes: Mapping[bytes, Probe] | None = None,
+        randomness: RandomnessFactory = PairwiseRandomness,
     ) -> None:
         super().__init__(name, links, ledger, deadline)
         self._keys = dict(keys)
         self._owner_key = owner_key
+        self._randomness = randomness
         self._door = ComputeDoor()
         self._probes = probes if probes is not None else {}
         self._defenders: dict[bytes, SharedDefender] = {}
         self._models: dict[bytes, SharedModel] = {}
         self._granted: set[bytes] = set()
         self._serving: set[bytes] = set()
+
+    def networks(self, defender: bytes, model: bytes) -> tuple[SharedDefender, SharedModel | None]:
+        """This server's shares of networks by name; KeyError where there is none, None for no model."""
+        return self._defenders[defender], self._models[model] if model else None
 
     # Requests ---------------------------------------------------------------------------------------------
 
@@ -101,15 +106,8 @@ class Server(Actor):
         request = Request.decode(frame.payload)
         config, defender, model = self._admit(peer, request)
         channel = self._channel(frame.session, request.dealer, client=peer)
-        role = channel.roles.index(self.name)
-        party = Party(role, channel)
-        shape = (request.batch, request.width)
-        defender = defender.for_role(role)
-        value = await receive_input(party.at("input"), Z64, shape, frame.depth)
-        if model is not None:
-            value = await model.for_role(role).forward(party.at("model"), value, LOGIT_BITS)
-        answer = await POLICIES[config.policy].protect(party.at("guard"), value, defender, config)
-        await reveal(party.at("reveal"), answer)
+        party = Party(channel.roles.index(self.name), channel)
+        await answer_query(party, (request.batch, request.width), model, defender, config, frame.depth)
 
     def _admit(self, peer: str, request: Request) -> tuple[GuardConfig, SharedDefender, SharedModel | None]:
         """Check a request against what the owner shared and signed; raises before anything is computed."""
@@ -141,7 +139,7 @@ class Server(Actor):
         return config, defender, model
 
     def _channel(self, session: bytes, dealer: str, client: str) -> ServerSession:
-        randomness = PairwiseRandomness(self._keys, session, dealer, self.name)
+        randomness = self._randomness(self._keys, session, dealer, self.name)
         return ServerSession(
             self.mailbox(session),
             self.outbox(session),

@@ -173,7 +173,7 @@ class ServerSession:
         self._randomness = randomness
         self._door = door
         self._probe = probe
-        self._client = client
+        self.client = client
         self._receiver = receiver
         self._pairs = {(i, j): pair_name(roles[i], roles[j]) for i in range(3) for j in range(i + 1, 3)}
 
@@ -189,13 +189,13 @@ class ServerSession:
         """Elements shared by two roles of this session, and by its client if so asked."""
         pair = self._pairs[roles]
         if client:
-            pair = client_pair(self._client, pair)
+            pair = client_pair(self.client, pair)
         return self._randomness.draw(pair, purpose, path, ring, shape)
 
     async def receive_input(self, path: str, ring: Ring, shape: tuple[int, ...]) -> tuple[RingArray, int]:
         """The masked input of this session's client."""
-        frame = await self.mailbox.take(self._client, path)
-        check_payload(frame, ring, shape, self._client, path)
+        frame = await self.mailbox.take(self.client, path)
+        check_payload(frame, ring, shape, self.client, path)
         return frame.payload, frame.depth
 
     def send_answer(self, path: str, depth: int, payload: RingArray) -> Awaitable[None]:

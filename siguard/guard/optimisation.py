@@ -27,12 +27,19 @@ from siguard.guard.config import GuardConfig
 from siguard.guard.defender import WEIGHT_BITS, SharedDefender
 from siguard.guard.lanes import Lane, lane_weights
 from siguard.guard.relative import LABEL_OFFSET, RelativeLogits
-from siguard.mpc.arithmetic import dot_product, multiply, open_additive, product, remask, truncate, view
+from siguard.mpc.arithmetic import (
+    multiply,
+    open_additive,
+    remask,
+    truncate,
+    view,
+)
 from siguard.mpc.boolean import invert, sign_bit
 from siguard.mpc.compare import is_positive, one_hot_argmax
 from siguard.mpc.concurrency import side_by_side
 from siguard.mpc.conversion import bit_product
 from siguard.mpc.party import Party
+from siguard.mpc.products import dot_product, product
 from siguard.mpc.share import Additive, Share
 from siguard.mpc.softmax import FRACTION_BITS, exp, log
 from siguard.mpc.steps import inverse_root_steps, step_function

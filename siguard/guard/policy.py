@@ -20,23 +20,24 @@ from typing import NamedTuple
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import SharedDefender
 from siguard.guard.policies import label, linesearch, none, siguard
-from siguard.mpc.gate import Cost
+from siguard.mpc.gate import Cost, Simulator, composed
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share
 
 
 class Policy(NamedTuple):
-    """The two functions of a policy's module."""
+    """The two functions of a policy's module, and its simulator (`composed` where it sends nothing itself)."""
 
     protect: Callable[[Party, Share, SharedDefender, GuardConfig], Awaitable[Share]]
     cost: Callable[[int, Sequence[int], GuardConfig], Cost]
+    simulator: Simulator
 
 
 POLICIES: dict[str, Policy] = {
-    "siguard": Policy(siguard.protect, siguard.cost),
-    "linesearch": Policy(linesearch.protect, linesearch.cost),
-    "label": Policy(label.protect, label.cost),
-    "none": Policy(none.protect, none.cost),
+    "siguard": Policy(siguard.protect, siguard.cost, composed),
+    "linesearch": Policy(linesearch.protect, linesearch.cost, composed),
+    "label": Policy(label.protect, label.cost, composed),
+    "none": Policy(none.protect, none.cost, composed),
 }
 
 

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from siguard.mpc.arithmetic import dot, dot_product, open_additive, product_cost, view
+from siguard.mpc.arithmetic import dot, open_additive, product_cost, view
 from siguard.mpc.compare import one_hot_cost, one_hot_ranks, relu, relu_cost
 from siguard.mpc.gate import Cost
 from siguard.mpc.party import Party
+from siguard.mpc.products import dot_product
 from siguard.mpc.share import Share, as_additive
 from siguard.mpc.softmax import FRACTION_BITS
 

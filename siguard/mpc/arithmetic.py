@@ -16,53 +16,11 @@ from math import prod
 
 import numpy as np
 
-from siguard.mpc.gate import Cost, gate
+from siguard.mpc.gate import Cost, Simulation, composed, gate
 from siguard.mpc.party import Party
+from siguard.mpc.products import dot_product, matrix_product, product
 from siguard.mpc.share import Additive, Opened, Share, as_opened
 from siguard.ring import BYTES, Ring, RingArray
-
-# --- local products ---------------------------------------------------------------------------------------
-
-
-def product(x: Share, y: Share) -> Additive:
-    """Elementwise x * y as an additive sharing; shapes broadcast.  Local.
-
-    (a + alpha)(b + beta) = x1 y0 + y1 x0  [role 0]  +  x1 y1 + x1 y2 + y1 x2  [role 1]  +  alpha beta  [role 2].
-    """
-    ring, mul = x.ring, x.ring.mul
-    if x.role == 0:
-        value = ring.add(mul(x.second, y.first), mul(x.first, y.second))
-    elif x.role == 1:
-        value = ring.add(mul(x.first, ring.add(y.first, y.second)), mul(x.second, y.first))
-    else:
-        value = mul(x.mask(), y.mask())
-    return Additive(x.role, ring, value, max(x.depth, y.depth))
-
-
-def dot_product(x: Share, y: Share) -> Additive:
-    """Inner products over the last axis as an additive sharing; the result keeps it with length 1.  Local."""
-    terms = product(x, y)
-    return terms.map(lambda value: terms.ring.sum(value, -1)[..., None])
-
-
-def matrix_product(x: Share, weights: Share) -> Additive:
-    """x @ weights for x of shape (..., n) and weights of shape (n, p), additive.  Local, exact."""
-    ring = x.ring
-    rows = (prod(x.shape[:-1]), x.shape[-1])
-    first, second = x.first.reshape(rows), x.second.reshape(rows)
-    if x.role == 0:
-        value = ring.add(
-            ring.matmul(second, weights.prepared("first")), ring.matmul(first, weights.prepared("second"))
-        )
-    elif x.role == 1:
-        value = ring.add(
-            ring.matmul(first, weights.prepared("sum")), ring.matmul(second, weights.prepared("first"))
-        )
-    else:
-        value = ring.matmul(ring.add(first, second), weights.prepared("sum"))
-    shape = (*x.shape[:-1], weights.shape[1])
-    return Additive(x.role, ring, value.reshape(shape), max(x.depth, weights.depth))
-
 
 # --- primitive gates --------------------------------------------------------------------------------------
 
@@ -77,7 +35,21 @@ def deal_cost(elements: int, itemsize: int) -> Cost:
     return Cost(messages=1, payload_bytes=elements * itemsize)
 
 
-@gate(cost=deal_cost)
+def simulate_exchange(simulation: Simulation, party: Party, x: Additive) -> None:
+    """Roles 0 and 1: the other's summand under a mask that it shares with the dealer alone, so uniform."""
+    if not party.is_dealer:
+        simulation.receives(1 - party.role, party.path, simulation.uniform(x.ring, x.shape))
+
+
+def simulate_deal(
+    simulation: Simulation, party: Party, ring: Ring, shape: tuple[int, ...], *arguments: object, **options: object
+) -> None:
+    """Role 1: d2 = v - d0, where roles 0 and 2 alone know d0, so uniform."""
+    if party.role == 1:
+        simulation.receives(2, party.path, simulation.uniform(ring, shape))
+
+
+@gate(cost=deal_cost, simulator=simulate_deal)
 async def deal(
     party: Party,
     ring: Ring,
@@ -98,7 +70,7 @@ async def deal(
     return Additive(party.role, ring, part, depth, dealer_part=False)
 
 
-@gate(cost=deal_cost)
+@gate(cost=deal_cost, simulator=simulate_deal)
 async def deal_wire(
     party: Party,
     ring: Ring,
@@ -148,7 +120,7 @@ async def _deal(
     return d2, d0, depth
 
 
-@gate(cost=exchange_cost)
+@gate(cost=exchange_cost, simulator=simulate_exchange)
 async def open_additive(party: Party, x: Additive) -> Opened:
     """Open c = x + r to roles 0 and 1; role 2 knows r.
 
@@ -169,7 +141,7 @@ async def open_additive(party: Party, x: Additive) -> Opened:
     return Opened(party.role, ring, ring.add(mine, theirs), depth)
 
 
-@gate(cost=exchange_cost)
+@gate(cost=exchange_cost, simulator=simulate_exchange)
 async def remask(party: Party, x: Additive) -> Share:
     """Turn an additive sharing of roles 0 and 1 into a wire whose mask the dealer knows.
 
@@ -190,14 +162,30 @@ async def remask(party: Party, x: Additive) -> Share:
     return _wire(party, ring, mask, ring.add(mine, theirs), depth)
 
 
+def together_cost(*parts: tuple[int, int]) -> Cost:
+    """One exchange for all (elements, itemsize)."""
+    return exchange_cost(sum(elements * itemsize for elements, itemsize in parts), 1)
+
+
+def simulate_together(simulation: Simulation, party: Party, terms: Sequence[Additive]) -> None:
+    """As `simulate_exchange`, one part after the other in one frame."""
+    if not party.is_dealer:
+        message = _bytes_of([simulation.uniform(x.ring, x.shape) for x in terms])
+        simulation.receives(1 - party.role, party.path, message)
+
+
+@gate(cost=together_cost, simulator=simulate_together)
 async def remask_together(party: Party, terms: Sequence[Additive]) -> list[Share]:
-    """`remask` of several sharings, of any rings, in one exchange: one round, two messages."""
+    """`remask` of several sharings, of any rings, in one exchange.
+
+    Masks as in `remask`, at a step of its own for each.  Cost: 1 round, 2 messages, 2 n elements of each.
+    """
     steps = [party.at("part", index) for index in range(len(terms))]
     depth = max(x.depth for x in terms)
     if party.is_dealer:
         return [await remask(step, x) for step, x in zip(steps, terms, strict=True)]
     masked = [_masked(step, x) for step, x in zip(steps, terms, strict=True)]
-    mine = np.concatenate([np.ascontiguousarray(part).view(np.uint8).reshape(-1) for _, part in masked])
+    mine = _bytes_of([part for _, part in masked])
     theirs, depth = await party.exchange(mine, BYTES, depth)
     results, start = [], 0
     for x, (mask, part) in zip(terms, masked, strict=True):
@@ -205,6 +193,10 @@ async def remask_together(party: Party, terms: Sequence[Additive]) -> list[Share
         start += part.nbytes
         results.append(_wire(party, x.ring, mask, x.ring.add(part, piece), depth))
     return results
+
+
+def _bytes_of(arrays: Sequence[RingArray]) -> RingArray:
+    return np.concatenate([np.ascontiguousarray(array).view(np.uint8).reshape(-1) for array in arrays])
 
 
 def _masked(party: Party, x: Additive) -> tuple[RingArray, RingArray]:
@@ -218,7 +210,14 @@ def _wire(party: Party, ring: Ring, mask_part: RingArray, masked: RingArray, dep
     return Share(party.role, ring, *parts, depth)
 
 
-@gate(cost=deal_cost)
+def simulate_view(
+    simulation: Simulation, party: Party, opened: Opened, shift: int = 0, ring: Ring | None = None
+) -> None:
+    """Role 1: the dealer's part of -(r >> shift) under t0, which roles 0 and 2 alone know, so uniform."""
+    simulate_deal(simulation, party, opened.ring if ring is None else ring, opened.shape)
+
+
+@gate(cost=deal_cost, simulator=simulate_view)
 async def view(party: Party, opened: Opened, shift: int = 0, ring: Ring | None = None) -> Share:
     """A wire of the opened value, divided by 2^shift, in the same ring or a smaller one.
 
@@ -264,7 +263,7 @@ def product_cost(elements: int, itemsize: int) -> Cost:
     return exchange_cost(elements, itemsize) + deal_cost(elements, itemsize)
 
 
-@gate(cost=product_cost)
+@gate(cost=product_cost, simulator=composed)
 async def multiply(party: Party, x: Share, y: Share, shift: int = 0) -> Share:
     """Elementwise x * y / 2^shift; shapes broadcast.
 
@@ -274,13 +273,13 @@ async def multiply(party: Party, x: Share, y: Share, shift: int = 0) -> Share:
     return await view(party, await open_additive(party, product(x, y)), shift)
 
 
-@gate(cost=product_cost)
+@gate(cost=product_cost, simulator=composed)
 async def dot(party: Party, x: Share, y: Share, shift: int = 0) -> Share:
     """Inner products over the last axis, which stays with length 1.  Cost as `multiply`, per output."""
     return await view(party, await open_additive(party, dot_product(x, y)), shift)
 
 
-@gate(cost=product_cost)
+@gate(cost=product_cost, simulator=composed)
 async def matmul(party: Party, x: Share, weights: Share, shift: int = 0) -> Share:
     """x @ weights / 2^shift for x (..., n), weights (n, p); exact in the ring before the shift.
 
@@ -289,7 +288,7 @@ async def matmul(party: Party, x: Share, weights: Share, shift: int = 0) -> Shar
     return await view(party, await open_matmul(party, x, weights), shift)
 
 
-@gate(cost=exchange_cost)
+@gate(cost=exchange_cost, simulator=composed)
 async def open_matmul(party: Party, x: Share, weights: Share) -> Opened:
     """x @ weights, opened; for consumers that take a view of their own.  Cost: 1 round, 2 per output."""
     outputs = prod(x.shape[:-1]) * weights.shape[1]
@@ -299,7 +298,7 @@ async def open_matmul(party: Party, x: Share, weights: Share) -> Opened:
     return await open_additive(party, terms)
 
 
-@gate(cost=deal_cost)
+@gate(cost=deal_cost, simulator=composed)
 async def truncate(party: Party, x: Share | Opened, shift: int, ring: Ring) -> Share:
     """x / 2^shift reduced into a ring of at most k - shift bits: floor or floor + 1, never a wrap.
 

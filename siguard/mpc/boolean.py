@@ -9,7 +9,7 @@ from __future__ import annotations
 from math import prod
 
 from siguard.mpc.arithmetic import deal_cost, deal_wire, exchange_cost, multiply, product_cost, remask
-from siguard.mpc.gate import Cost, gate
+from siguard.mpc.gate import Cost, composed, gate
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Opened, Share
 from siguard.ring import PACKED, Z2, RingArray, bit_slices, unpack_bits
@@ -25,7 +25,7 @@ def xor(x: Share, y: Share) -> Share:
     return x + y
 
 
-@gate(cost=lambda elements: product_cost(elements, 1))
+@gate(cost=lambda elements: product_cost(elements, 1), simulator=composed)
 async def and_bits(party: Party, x: Share, y: Share) -> Share:
     """x and y, for bits one to a byte.  Cost: 1 round, 3 messages, 3 n bytes."""
     return await multiply(party, x, y)
@@ -54,7 +54,7 @@ def sign_cost(elements: int, bits: int) -> Cost:
     return total
 
 
-@gate(cost=sign_cost)
+@gate(cost=sign_cost, simulator=composed)
 async def sign_bit(party: Party, x: Share | Opened) -> Share:
     """The most significant bit of x in its ring, 1 for negative, as bits one to a byte.
 

@@ -11,21 +11,21 @@ import numpy as np
 from siguard.mpc.arithmetic import dot, exchange_cost, product_cost, remask, truncate
 from siguard.mpc.boolean import invert, sign_bit, sign_cost
 from siguard.mpc.conversion import bit_multiply, bit_multiply_cost, bit_terms
-from siguard.mpc.gate import Cost, gate
+from siguard.mpc.gate import Cost, composed, gate
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share
 from siguard.mpc.tables import lookup, lookup_cost
 from siguard.ring import Z64, Ring, ring
 
 
-@gate(cost=sign_cost)
+@gate(cost=sign_cost, simulator=composed)
 async def is_positive(party: Party, x: Share) -> Share:
     """The bit [x > 0], valid for x != -2^(k-1).  Exact.  Cost of `sign_bit`."""
     # x > 0 exactly when -x is negative.
     return await sign_bit(party, -x)
 
 
-@gate(cost=sign_cost)
+@gate(cost=sign_cost, simulator=composed)
 async def is_negative(party: Party, x: Share) -> Share:
     """The bit [x < 0].  Exact.  Cost of `sign_bit`."""
     return await sign_bit(party, x)
@@ -40,7 +40,7 @@ def relu_cost(elements: int, bits: int, itemsize: int) -> Cost:
     )
 
 
-@gate(cost=relu_cost)
+@gate(cost=relu_cost, simulator=composed)
 async def relu(party: Party, x: Share, bits: int = 32, shift: int = 0) -> tuple[Share, Share]:
     """max(x, 0) and its derivative bit [x > 0].
 
@@ -77,7 +77,7 @@ def wins_cost(batch: int, classes: int, bits: int) -> Cost:
     )
 
 
-@gate(cost=wins_cost)
+@gate(cost=wins_cost, simulator=composed)
 async def win_counts(party: Party, x: Share) -> Share:
     """How many other entries each entry of the last axis beats; (batch, classes) in `count_ring`.
 
@@ -108,7 +108,7 @@ def one_hot_cost(batch: int, classes: int, bits: int, ranks: int) -> Cost:
     )
 
 
-@gate(cost=one_hot_cost)
+@gate(cost=one_hot_cost, simulator=composed)
 async def one_hot_ranks(party: Party, x: Share, ranks: int = 1) -> Share:
     """One-hot vectors of the largest entry, the second, ...: (ranks, batch, classes) of 0 and 1 in Z_2^64.
 
@@ -133,7 +133,7 @@ def maximum_cost(batch: int, classes: int, bits: int) -> Cost:
     return one_hot_cost(batch, classes, bits, 1) + product_cost(batch, Z64.itemsize)
 
 
-@gate(cost=maximum_cost)
+@gate(cost=maximum_cost, simulator=composed)
 async def maximum(party: Party, x: Share) -> Share:
     """Largest entry of the last axis, (batch, 1).  Exact.  Cost: rounds of `one_hot_ranks` + 1."""
     hot = await one_hot_argmax(party.at("argmax"), x)

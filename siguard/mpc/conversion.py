@@ -12,7 +12,7 @@ from math import prod
 import numpy as np
 
 from siguard.mpc.arithmetic import deal, deal_cost, exchange_cost, remask
-from siguard.mpc.gate import Cost, gate
+from siguard.mpc.gate import Cost, composed, gate
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Share
 from siguard.ring import Ring, RingArray
@@ -24,7 +24,7 @@ def _public_part(bit: Share, ring: Ring) -> tuple[RingArray, RingArray]:
     return t, ring.sub(ring.constant(1), ring.add(t, t))
 
 
-@gate(cost=deal_cost)
+@gate(cost=deal_cost, simulator=composed)
 async def bit_terms(party: Party, bit: Share, ring: Ring) -> Additive:
     """A bit as an additive sharing of 0 or 1 in ``ring``, before any exchange.
 
@@ -40,13 +40,16 @@ async def bit_terms(party: Party, bit: Share, ring: Ring) -> Additive:
     return Additive(party.role, ring, value, max(bit.depth, dealt.depth), dealer_part=False)
 
 
-@gate(cost=lambda elements, itemsize: deal_cost(elements, itemsize) + exchange_cost(elements, itemsize))
+@gate(
+    cost=lambda elements, itemsize: deal_cost(elements, itemsize) + exchange_cost(elements, itemsize),
+    simulator=composed,
+)
 async def bit_to_arithmetic(party: Party, bit: Share, ring: Ring) -> Share:
     """The same 0 or 1 as a wire of ``ring``.  Exact.  Cost: 1 round, 3 n elements."""
     return await remask(party, await bit_terms(party, bit, ring))
 
 
-@gate(cost=lambda elements, itemsize: deal_cost(2 * elements, itemsize))
+@gate(cost=lambda elements, itemsize: deal_cost(2 * elements, itemsize), simulator=composed)
 async def bit_product(party: Party, bit: Share, y: Share) -> Additive:
     """bit * y as an additive sharing, for a bit and a value whose shapes broadcast.
 
@@ -79,13 +82,13 @@ def bit_multiply_cost(elements: int, itemsize: int) -> Cost:
     return deal_cost(2 * elements, itemsize) + exchange_cost(elements, itemsize)
 
 
-@gate(cost=bit_multiply_cost)
+@gate(cost=bit_multiply_cost, simulator=composed)
 async def bit_multiply(party: Party, bit: Share, y: Share) -> Share:
     """bit * y as a wire.  Exact.  Cost: 1 round, 3 messages, 4 n elements."""
     return await remask(party, await bit_product(party, bit, y))
 
 
-@gate(cost=bit_multiply_cost)
+@gate(cost=bit_multiply_cost, simulator=composed)
 async def select(party: Party, bit: Share, x: Share, y: Share) -> Share:
     """x where bit is 1, else y: y + bit (x - y).  Exact.  Cost as `bit_multiply`."""
     return await remask(party, await bit_product(party, bit, x - y) + y)

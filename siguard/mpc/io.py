@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from math import prod
 
-from siguard.mpc.gate import Cost, gate
+from siguard.mpc.gate import CLIENT, Cost, Simulation, gate
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share
 from siguard.ring import Ring, RingArray
@@ -30,7 +30,13 @@ def mask_input(value: RingArray, ring: Ring, draw: ClientDraw) -> RingArray:
     return ring.sub(ring.sub(value, x0), x2)
 
 
-@gate(cost=input_cost)
+def simulate_input(simulation: Simulation, party: Party, ring: Ring, shape: tuple[int, ...], depth: int) -> None:
+    """Roles 0 and 1: x - x0 - x2, of which each knows one mask only, so uniform.  For an honest client."""
+    if not party.is_dealer:
+        simulation.receives(CLIENT, party.path, simulation.uniform(ring, shape))
+
+
+@gate(cost=input_cost, simulator=simulate_input)
 async def receive_input(party: Party, ring: Ring, shape: tuple[int, ...], depth: int) -> Share:
     """The servers' end of `mask_input`: a wire whose mask role 2 knows from keys alone.
 
@@ -51,7 +57,23 @@ def reveal_cost(elements: int, itemsize: int) -> Cost:
     return Cost(rounds=1, messages=2, payload_bytes=2 * elements * itemsize)
 
 
-@gate(cost=reveal_cost)
+def simulate_reveal(simulation: Simulation, party: Party, x: Share) -> None:
+    """Servers receive nothing; what the receiver is sent, `simulate_answer` makes of the answer."""
+
+
+def simulate_answer(
+    simulation: Simulation, answer: RingArray, ring: Ring, own: tuple[int, RingArray] | None
+) -> tuple[RingArray, RingArray]:
+    """The two messages to the receiver, from the answer and the part that a corrupted server sends (role, part).
+
+    rho is known to roles 0 and 1 alone: one part is uniform, or the corrupted server's own; the other is the rest.
+    """
+    role, part = own or (0, simulation.uniform(ring, answer.shape))
+    rest = ring.sub(answer, part)
+    return (part, rest) if role == 0 else (rest, part)
+
+
+@gate(cost=reveal_cost, simulator=simulate_reveal)
 async def reveal(party: Party, x: Share) -> None:
     """Reveal x to the receiver of the session and to nobody else.
 

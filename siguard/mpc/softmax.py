@@ -16,15 +16,15 @@ from siguard.mpc.arithmetic import (
     exchange_cost,
     multiply,
     open_additive,
-    product,
     product_cost,
     remask_together,
     truncate,
     view,
 )
 from siguard.mpc.conversion import bit_product, bit_terms
-from siguard.mpc.gate import Cost, gate
+from siguard.mpc.gate import Cost, composed, gate
 from siguard.mpc.party import Party
+from siguard.mpc.products import product
 from siguard.mpc.share import Additive, Share
 from siguard.mpc.tables import (
     MAX_INDEX_BITS,
@@ -83,7 +83,7 @@ def exp_cost(elements: int) -> Cost:
     return indices + tables + first + guarded + second + product_cost(elements, 8)
 
 
-@gate(cost=exp_cost)
+@gate(cost=exp_cost, simulator=composed)
 async def exp(party: Party, x: Share) -> Share:
     """e^x for x and result at 16 fraction bits.
 
@@ -139,7 +139,7 @@ def log_cost(elements: int, domain_bits: int) -> Cost:
     )
 
 
-@gate(cost=log_cost)
+@gate(cost=log_cost, simulator=composed)
 async def log(party: Party, u: Share, domain_bits: int) -> Share:
     """Natural logarithm of u in (0, 2^domain_bits (1 - 2^-8)), u and result at 16 fraction bits.
 
@@ -173,7 +173,7 @@ def reciprocal_cost(elements: int, domain_bits: int) -> Cost:
     )
 
 
-@gate(cost=reciprocal_cost)
+@gate(cost=reciprocal_cost, simulator=composed)
 async def reciprocal(party: Party, u: Share, domain_bits: int, numerator: float = 1.0) -> Share:
     """numerator / u for u in [1, 2^domain_bits (1 - 2^-8)), u and result at 16 fraction bits.
 

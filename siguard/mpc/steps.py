@@ -10,7 +10,7 @@ import numpy.typing as npt
 from siguard.mpc.arithmetic import deal_cost, exchange_cost, remask
 from siguard.mpc.boolean import invert, sign_bit, sign_cost
 from siguard.mpc.conversion import bit_terms
-from siguard.mpc.gate import Cost, gate
+from siguard.mpc.gate import Cost, composed, gate
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Opened, Share
 from siguard.ring import Z64
@@ -25,7 +25,7 @@ def steps_cost(elements: int, thresholds: int, bits: int) -> Cost:
     return sign_cost(pairs, bits) + deal_cost(pairs, 8) + exchange_cost(elements, 8)
 
 
-@gate(cost=steps_cost)
+@gate(cost=steps_cost, simulator=composed)
 async def step_function(
     party: Party, x: Share | Opened, thresholds: npt.NDArray[np.int64], values: npt.NDArray[np.int64]
 ) -> Share:

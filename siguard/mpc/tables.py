@@ -15,7 +15,7 @@ import numpy as np
 import numpy.typing as npt
 
 from siguard.mpc.arithmetic import deal, deal_cost, exchange_cost, remask
-from siguard.mpc.gate import Cost, gate
+from siguard.mpc.gate import Cost, composed, gate
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Share
 from siguard.ring import PACKED, Z2, Z64, Ring, RingArray, pack_bits
@@ -30,7 +30,7 @@ def terms_cost(elements: int, index_bits: int, itemsize: int) -> Cost:
     return deal_cost(elements << index_bits, itemsize)
 
 
-@gate(cost=terms_cost)
+@gate(cost=terms_cost, simulator=composed)
 async def lookup_terms(party: Party, index: Share, tables: RingArray, target: Ring = Z64) -> Additive:
     """tables[:, index] as an additive sharing of shape (m, *index.shape), before any exchange.
 
@@ -89,7 +89,7 @@ def lookup_cost(elements: int, index_bits: int, tables: int, itemsize: int) -> C
     return terms_cost(elements, index_bits, itemsize) + exchange_cost(elements * tables, itemsize)
 
 
-@gate(cost=lookup_cost)
+@gate(cost=lookup_cost, simulator=composed)
 async def lookup(party: Party, index: Share, tables: RingArray, target: Ring = Z64) -> Share:
     """tables[:, index] as wires of ``target``, shape (m, *index.shape).  Exact.  Cost: 1 round."""
     return await remask(party, await lookup_terms(party, index, tables, target))
@@ -104,7 +104,7 @@ def _bit_words(index_bits: int) -> int:
     return max(1, (1 << index_bits) // 64)
 
 
-@gate(cost=bit_terms_cost)
+@gate(cost=bit_terms_cost, simulator=composed)
 async def lookup_bit_terms(party: Party, index: Share, tables: npt.NDArray[np.uint8]) -> Additive:
     """0/1 tables (m, 2^t) at the index, as an additive sharing over Z_2 of shape (m, *index.shape).
 

@@ -12,12 +12,19 @@ from dataclasses import dataclass
 import numpy as np
 
 from siguard.errors import InputError
-from siguard.mpc.arithmetic import deal_cost, exchange_cost, matrix_product, open_additive, truncate, view
+from siguard.mpc.arithmetic import (
+    deal_cost,
+    exchange_cost,
+    open_additive,
+    truncate,
+    view,
+)
 from siguard.mpc.boolean import sign_cost
 from siguard.mpc.compare import is_positive
 from siguard.mpc.conversion import bit_multiply, bit_multiply_cost
 from siguard.mpc.gate import Cost
 from siguard.mpc.party import Party
+from siguard.mpc.products import matrix_product
 from siguard.mpc.share import Share, as_additive
 from siguard.mpc.softmax import FRACTION_BITS
 from siguard.nn.model import Model

@@ -1,219 +1,186 @@
-"""Exact view tests: run the shipped gate on every input and every mask at once, and count views.
+"""Exact views: run shipped gates on every input and every mask, and count what a corrupted set sees.
 
-The pairwise streams are replaced by an enumeration: the batch axis of one ordinary run of three parties goes
-through all values of all input parts and all drawn elements.  For each corrupt server, each of its own inputs and
-every value of what it does not hold, the histogram of its view (draws and received messages) must be the same.
-No statistics, no tolerance.  For a passive protocol, equality of views over all inputs that agree on the corrupt
-part is simulation security (Haagh, Karbyshev, Oechsner, Spitters, Strub, CSF 2018).
+Only the outputs of the PRF are replaced: `EnumeratedRandomness` is the shipped `PairwiseRandomness`, keys,
+addresses and reuse check included, whose streams go through all values along the batch axis of one ordinary run.  A
+stream is known by its key and initial counter, so that an addressing that mixes two streams up shows.
+
+For each value of what a corrupted set holds itself, the histogram of its view (draws and received messages) must be
+the same for every value of what it does not hold, and the same as that of the simulated view.  No statistics, no
+tolerance.  For passive protocols the first is simulation security already (Haagh, Karbyshev, Oechsner, Spitters,
+Strub, CSF 2018); the second shows the simulator.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Awaitable, Callable, Collection, Sequence
+from collections.abc import Awaitable, Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from siguard.actors.local import run_three
-from siguard.actors.session import roles_for
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Opened, Share
-from siguard.ring import Ring, RingArray
-from siguard.transport.frame import decode_frame
+from siguard.prf import PairwiseRandomness
+from siguard.ring import PACKED, BooleanRing, Ring, RingArray, ring
 
-#: What a gate under test returns: its outputs are recombined and checked by the caller.
+Values = npt.NDArray[np.int64]
+#: What a gate under test returns: outputs are recombined and checked by the instance.
 Output = Share | Additive | Opened
-GateUnderTest = Callable[[Party, Sequence[Share]], Awaitable[Output]]
+GateUnderTest = Callable[[Party, Sequence[Share]], Awaitable[Output | Sequence[Output]]]
 
-Address = tuple[str, str, str]
+#: Cases in the run that only notes what is drawn; no other axis of an instance has this length.
+NOTING_CASES = 67
 
-#: Runs above this would not fit in memory in one batch.
-MAX_CASES = 1 << 24
+
+@dataclass(frozen=True)
+class Instance:
+    """Something small enough to run through all of it.
+
+    name: "family: detail".  gates: which gates of the package it covers, as ``module.name``.
+    rings: of the wires it starts from, one scalar each.  run: called at each server with the wires.
+    right: (input values (cases, wires), recombined outputs (cases, n)) -> bool per case; a user's input comes last.
+    word_bits: how many bits of a packed word are used, where words are drawn case by case.
+    user_ring: the ring of an input that the user shares at the step "input" and of the answer it receives; without
+    ``user_shares`` of the answer only.
+    sessions: (number of the session id, dealer) of each run, one after the other, with the same wires; the second
+    run takes them from the second on, so that each computes something else.
+    """
+
+    name: str
+    gates: tuple[str, ...]
+    rings: tuple[Ring, ...]
+    run: GateUnderTest
+    right: Callable[[Values, Values], npt.NDArray[np.bool_]] | None = None
+    word_bits: int = 64
+    user_ring: Ring | None = None
+    user_shares: bool = True
+    sessions: tuple[tuple[int, str], ...] = ((0, "S2"),)
 
 
 @dataclass
-class _Layout:
-    """Which elements are drawn, in an order that does not depend on which party draws first."""
+class Digits:
+    """The variables of an enumeration, one after the other in the bits of a case number.
 
-    sizes: dict[Address, tuple[Ring, int]] = field(default_factory=dict)
+    sizes: variable -> (bits of an element, elements).
+    """
 
-    def note(self, address: Address, ring: Ring, elements: int) -> None:
-        self.sizes[address] = (ring, elements)
+    sizes: dict[Hashable, tuple[int, int]] = field(default_factory=dict)
+    _offsets: dict[Hashable, int] = field(default_factory=dict)
+
+    def note(self, name: Hashable, bits: int, elements: int) -> None:
+        """A variable was drawn; of two sizes the larger one counts: a stream has its longer draw as a whole."""
+        known_bits, known_elements = self.sizes.get(name, (0, 0))
+        self.sizes[name] = (max(bits, known_bits), max(elements, known_elements))
+
+    @property
+    def bits(self) -> int:
+        """log2 of the number of cases."""
+        return sum(bits * elements for bits, elements in self.sizes.values())
+
+    def arrange(self, last: Sequence[Hashable] = ()) -> None:
+        """Fix the place of every variable; those in ``last`` change slowest."""
+        offset = 0
+        for name in [*sorted((n for n in self.sizes if n not in last), key=repr), *last]:
+            self._offsets[name] = offset
+            bits, elements = self.sizes[name]
+            offset += bits * elements
+
+    def values(self, name: Hashable, cases: npt.NDArray[np.int64]) -> Values:
+        """All elements of a variable, (cases, elements)."""
+        bits, elements = self.sizes[name]
+        offset = self._offsets[name]
+        mask = (1 << bits) - 1
+        return np.stack([(cases >> (offset + bits * i)) & mask for i in range(elements)], axis=1)
 
 
-class EnumeratingSource:
-    """A `RandomnessSource` whose draws go through all values along the first axis.
+class EnumeratedRandomness(PairwiseRandomness):
+    """`PairwiseRandomness` whose streams are variables of an enumeration.
 
-    zeroed: purposes whose draws are constantly 0 instead: the negative control "no mask".
-    Without ``digits`` it only notes what is drawn.
+    Without ``cases`` it notes sizes and gives zeros.  seen: what this party drew, by variable.
     """
 
     def __init__(
         self,
-        layout: _Layout,
-        digits: dict[Address, npt.NDArray[np.int64]] | None,
-        zeroed: Collection[str],
+        keys: Mapping[str, bytes],
+        session: bytes,
+        dealer: str,
+        party: str,
+        *,
+        digits: Digits,
+        cases: npt.NDArray[np.int64] | None,
+        word_bits: int,
     ) -> None:
-        self._layout = layout
+        super().__init__(keys, session, dealer, party)
         self._digits = digits
-        self._zeroed = zeroed
-        self.seen: list[npt.NDArray[np.int64]] = []
+        self._cases = cases
+        self._word_bits = word_bits
+        self.party = party
+        self.seen: dict[tuple[str, bytes, bytes], Values] = {}
 
-    def draw(self, pair: str, purpose: str, path: str, ring: Ring, shape: tuple[int, ...]) -> RingArray:
-        """All values of the elements at this address, one case per row."""
-        if purpose in self._zeroed:
+    @property
+    def held(self) -> set[bytes]:
+        """The session keys of this party: every stream of theirs is on its tape."""
+        return set(self._keys.values())
+
+    def _expand(self, pair: str, start: bytes, ring: Ring, shape: tuple[int, ...]) -> RingArray:
+        cases = NOTING_CASES if self._cases is None else len(self._cases)
+        layout = layout_of(ring, shape, cases, self._word_bits)
+        name = ("stream", self._keys[pair], start)
+        if self._cases is None:
+            self._digits.note(name, layout.bits, layout.elements)
             return ring.zeros(*shape)
-        address = (pair, purpose, path)
-        if self._digits is None:
-            # The noting run has one case, so every element is one of that case.
-            self._layout.note(address, ring, math.prod(shape))
-            return ring.zeros(*shape)
-        values = self._digits[address]
-        self.seen.append(values)
-        axis = shape.index(len(values))
-        rest = (*shape[:axis], *shape[axis + 1 :])
-        return np.moveaxis(values.reshape(len(values), *rest), 0, axis).astype(ring.dtype)
+        values = self._digits.values(name, self._cases)
+        self.seen[name] = values
+        return layout.array(values)
 
 
 @dataclass(frozen=True)
-class ViewTest:
-    """One gate, one corrupt server: how many cases were run, and how far its views depend on what it does not hold.
+class Layout:
+    """Where the cases of an enumeration are in an array of ring elements.
 
-    total_variation: the largest distance between two histograms of views that agree on the server's own inputs;
-    0.0 exactly when the gate is secure against this server.
+    axis: the batch axis, or None for packed bits, where each lane of the words on the last axis is a case.
     """
 
-    role: int
+    ring: Ring
+    shape: tuple[int, ...]
     cases: int
-    total_variation: float
+    axis: int | None
+    bits: int
+    elements: int
+
+    def array(self, values: Values) -> RingArray:
+        """(cases, elements) as an array of this layout."""
+        if self.axis is None:
+            padded = np.zeros((self.elements, 64 * self.shape[-1]), np.uint8)
+            padded[:, : self.cases] = values[:, : self.elements].T & 1
+            packed = np.packbits(padded, axis=1, bitorder="little").view("<u8")
+            return packed.reshape(self.shape)
+        rest = (*self.shape[: self.axis], *self.shape[self.axis + 1 :])
+        chosen = values[:, : self.elements] & ((1 << self.bits) - 1)
+        return np.moveaxis(chosen.reshape(self.cases, *rest), 0, self.axis).astype(self.ring.dtype)
+
+    def values(self, array: npt.NDArray[Any]) -> Values:
+        """The inverse of `array`."""
+        if self.axis is None:
+            lanes = np.unpackbits(np.ascontiguousarray(array).view(np.uint8), bitorder="little")
+            return lanes.reshape(self.elements, -1)[:, : self.cases].T.astype(np.int64)
+        return np.moveaxis(array, self.axis, 0).reshape(self.cases, -1).astype(np.int64)
 
 
-@dataclass(frozen=True)
-class Enumeration:
-    """All cases of one gate: input parts (cases, inputs, 3), outputs by role, and the view tests by role."""
-
-    parts: npt.NDArray[np.int64]
-    results: list[Output]
-    tests: tuple[ViewTest, ViewTest, ViewTest]
-
-    def inputs(self, ring: Ring) -> npt.NDArray[np.int64]:
-        """The shared values (cases, inputs)."""
-        values: npt.NDArray[np.int64] = self.parts.sum(axis=2) % (1 << ring.bits)
-        return values
+def layout_of(ring: Ring, shape: tuple[int, ...], cases: int, word_bits: int) -> Layout:
+    """Find the cases in an array: an axis as long as there are cases, or the lanes of packed words."""
+    size = int(np.prod(shape, dtype=np.int64))
+    words = -(-cases // 64)
+    if cases in shape:
+        bits = word_bits if isinstance(ring, BooleanRing) else ring.bits
+        return Layout(ring, shape, cases, shape.index(cases), bits, size // cases)
+    if isinstance(ring, BooleanRing) and shape[-1] == words:
+        return Layout(ring, shape, cases, None, 1, size // words)
+    raise ValueError(f"no axis of {shape} holds the {cases} cases")
 
 
-async def enumerate_gate(
-    gate: GateUnderTest, rings: Sequence[Ring], *, zeroed: Collection[str] = (), dealer: str = "S2"
-) -> Enumeration:
-    """Run ``gate`` on one scalar input per ring over all input parts and all randomness.
-
-    Raises ValueError when there are more than `MAX_CASES` cases.
-    """
-    layout = _Layout()
-    await run_three(
-        lambda party: gate(party, _inputs(party.role, rings, np.zeros((1, len(rings), 3), np.int64))),
-        randomness=lambda name: EnumeratingSource(layout, None, zeroed),
-        dealer=dealer,
-    )
-    radices = [1 << ring.bits for ring in rings for _ in range(3)]
-    addresses = sorted(layout.sizes)
-    for address in addresses:
-        ring, elements = layout.sizes[address]
-        radices += [1 << ring.bits] * elements
-    cases = int(np.prod([float(radix) for radix in radices]))
-    if cases > MAX_CASES:
-        raise ValueError(f"{cases:.3g} cases; allowed: {MAX_CASES}")
-    digits = _all_digits(radices, cases)
-    parts = digits[:, : 3 * len(rings)].reshape(cases, len(rings), 3)
-    columns: dict[Address, npt.NDArray[np.int64]] = {}
-    start = 3 * len(rings)
-    for address in addresses:
-        elements = layout.sizes[address][1]
-        columns[address] = digits[:, start : start + elements]
-        start += elements
-
-    sources: dict[str, EnumeratingSource] = {}
-    received: dict[str, list[npt.NDArray[np.int64]]] = {}
-
-    def source(name: str) -> EnumeratingSource:
-        sources[name] = EnumeratingSource(layout, columns, zeroed)
-        return sources[name]
-
-    def observe(sender: str, receiver: str, data: bytes) -> None:
-        payload = decode_frame(data).payload
-        if cases not in payload.shape:  # several arrays of bytes, one after the other
-            payload = payload.reshape(-1, cases)
-        by_case = np.moveaxis(payload, payload.shape.index(cases), 0).reshape(cases, -1)
-        received.setdefault(receiver, []).append(by_case.astype(np.int64))
-
-    run = await run_three(
-        lambda party: gate(party, _inputs(party.role, rings, parts)),
-        randomness=source,
-        observe_frame=observe,
-        dealer=dealer,
-    )
-    tests = []
-    for role, name in enumerate(roles_for(dealer)):
-        view = np.concatenate(
-            [np.zeros((cases, 1), np.int64), *sources[name].seen, *received.get(name, [])], axis=1
-        )
-        own = parts[:, :, [role, (role + 1) % 3]].reshape(cases, -1)
-        hidden = parts[:, :, (role + 2) % 3]
-        tests.append(ViewTest(role, cases, total_variation(own, hidden, view)))
-    return Enumeration(parts, run.results, (tests[0], tests[1], tests[2]))
-
-
-def total_variation(
-    own: npt.NDArray[np.int64], hidden: npt.NDArray[np.int64], view: npt.NDArray[np.int64]
-) -> float:
-    """Largest distance of the view's distribution between two hidden values, at the same own value.
-
-    Rows are cases, all equally likely; columns are components.  Distances are taken to the first hidden value.
-    """
-    own_code, hidden_code, view_code = _codes(own), _codes(hidden), _codes(view)
-    shape = (int(own_code.max()) + 1, int(hidden_code.max()) + 1, int(view_code.max()) + 1)
-    counts = np.bincount(np.ravel_multi_index((own_code, hidden_code, view_code), shape), minlength=np.prod(shape))
-    histograms = counts.reshape(shape)
-    cases = histograms[0, 0].sum()
-    distances = np.abs(histograms - histograms[:, :1]).sum(axis=2) / (2 * cases)
-    return float(distances.max())
-
-
-def _codes(columns: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
-    """A small whole number per distinct row."""
-    code = np.zeros(len(columns), np.int64)
-    size = 1
-    for column in columns.T:
-        radix = int(column.max()) + 1
-        if size * radix > 1 << 40:
-            distinct, code = np.unique(code, return_inverse=True)
-            size = len(distinct)
-        code = code * radix + column
-        size *= radix
-    return np.unique(code, return_inverse=True)[1]
-
-
-def _all_digits(radices: Sequence[int], cases: int) -> npt.NDArray[np.int64]:
-    """Every combination of digits, one per row."""
-    index = np.arange(cases)
-    digits = np.empty((cases, len(radices)), np.int64)
-    for column, radix in enumerate(radices):
-        index, digits[:, column] = np.divmod(index, radix)
-    return digits
-
-
-def _inputs(role: int, rings: Sequence[Ring], parts: npt.NDArray[np.int64]) -> list[Share]:
-    shares = []
-    for index, ring in enumerate(rings):
-        first = parts[:, index, role].astype(ring.dtype)
-        second = parts[:, index, (role + 1) % 3].astype(ring.dtype)
-        shares.append(Share(role, ring, first, second, 0))
-    return shares
-
-
-def recombine(results: Sequence[Output]) -> npt.NDArray[np.int64]:
+def recombine(results: Sequence[Output]) -> Values:
     """The value that three parties' outputs share; checks that replicated parts agree."""
     ring = results[0].ring
     if isinstance(results[0], Opened):
@@ -229,3 +196,36 @@ def recombine(results: Sequence[Output]) -> npt.NDArray[np.int64]:
         if not np.array_equal(one.second, following.first):
             raise AssertionError("the replicated parts of two parties differ")
     return ring.add(ring.add(shares[0].first, shares[1].first), shares[2].first).astype(np.int64)
+
+
+@dataclass
+class World:
+    """One run: components of the corrupted set's view by name, what its simulator is given, and the values."""
+
+    cases: int
+    view: dict[Hashable, Values] = field(default_factory=dict)
+    given: list[Values] = field(default_factory=list)
+    right: Any = None
+
+    def note_message(self, session: bytes, sender: str, receiver: str, step: bytes, payload: RingArray) -> None:
+        """A frame that a corrupted party receives; a second frame of a step is another component."""
+        names = (("message", session, sender, receiver, step, n) for n in range(1 << 10))
+        self.view[next(name for name in names if name not in self.view)] = values_of(payload, self.cases)
+
+    def columns(self, names: Sequence[Hashable]) -> list[Values]:
+        """Components of the view."""
+        return columns([self.view[name] for name in names], self.cases)
+
+
+def columns(tables: Iterable[Values], cases: int) -> list[Values]:
+    """The columns of several tables (cases, n), at least one."""
+    return [np.zeros(cases, np.int64), *(np.ascontiguousarray(column) for table in tables for column in table.T)]
+
+
+def values_of(array: RingArray, cases: int) -> Values:
+    """The elements of a frame or an output, by case."""
+    if array.itemsize == 8 and cases not in array.shape:
+        return layout_of(PACKED, array.shape, cases, 64).values(array)
+    if cases not in array.shape:  # several arrays of bytes, one after the other
+        array = array.reshape(-1, cases)
+    return Layout(ring(8 * array.itemsize), array.shape, cases, array.shape.index(cases), 0, 0).values(array)

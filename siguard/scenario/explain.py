@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Container, Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ class Where:
     """The file that messages name, and the keys that an override set."""
 
     file: Path
-    overridden: Container[str] = ()
+    overridden: Collection[str] = ()
 
     def is_override(self, key: str) -> bool:
         """Whether the key's value was set by an override."""

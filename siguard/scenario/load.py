@@ -1,4 +1,4 @@
-"""Read, override and validate a scenario file."""
+"""Read, override and validate a scenario file; what ``[prove]`` holds is in proof.py."""
 
 from __future__ import annotations
 
@@ -52,21 +52,34 @@ class Scenario:
 def load_scenario(path: str | Path, overrides: Mapping[str, Any] | None = None) -> Scenario:
     """Read the TOML file ``path``, put ``overrides`` (dotted key to value) over it, and validate the result.
 
-    Raises `ScenarioError` with one line for each problem: file, key, what was found, what is allowed.
+    Raises `ScenarioError` with one line for each problem: file, key, what was found, what is allowed; also for a
+    file with ``[prove]``, which is no experiment.
     """
+    where, raw = read(path, overrides)
+    if "prove" in raw:
+        raise where.error("prove", "this file describes a proof, not an experiment; run it with siguard run")
+    return experiment(where, raw)
+
+
+def read(path: str | Path, overrides: Mapping[str, Any] | None) -> tuple[Where, dict[str, Any]]:
+    """The content of a scenario file with the overrides put in, not yet validated."""
     file = Path(path)
     overrides = overrides or {}
-    raw = apply_overrides(file, _read(file), overrides)
-    where = Where(file, overrides)
+    return Where(file, overrides), apply_overrides(file, _read_toml(file), overrides)
+
+
+def experiment(where: Where, raw: Mapping[str, Any]) -> Scenario:
+    """Validate what `read` returned."""
+    raw = dict(raw)
     guard = raw.pop("guard", {})
     try:
         sections = Sections.model_validate(raw)
     except ValidationError as error:
-        raise explain_validation(where, Sections, error, more_keys=["guard"]) from None
+        raise explain_validation(where, Sections, error, more_keys=["guard", "prove"]) from None
     _check_together(where, sections, raw)
     return Scenario(
-        file=file,
-        name=sections.name or file.stem,
+        file=where.file,
+        name=sections.name or where.file.stem,
         seed=sections.seed,
         samples=sections.samples,
         batch=sections.batch,
@@ -77,7 +90,7 @@ def load_scenario(path: str | Path, overrides: Mapping[str, Any] | None = None) 
     )
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _read_toml(file: Path) -> dict[str, Any]:
     try:
         text = file.read_bytes().decode("utf-8")
     except FileNotFoundError:

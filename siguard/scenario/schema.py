@@ -5,11 +5,13 @@ The same texts stand in error messages and, checked by a test, in docs/scenarios
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
 from siguard.guard.config import POLICIES
+from siguard.proofsim.claims import CORRUPTED_SETS, Corrupted
 
 
 def _key(default: Any, meaning: str, allowed: str, **constraints: Any) -> Any:
@@ -64,11 +66,16 @@ class AttacksSection(_Section):
     shadows: int = _whole(4, 1, 16, "shadow models of the attacker, trained like the target (digits only)")
 
 
-class Sections(_Section):
-    """A whole scenario file but for ``[guard]``, whose keys depend on the policies (see load.py)."""
+class _Head(_Section):
+    """What experiments and proofs have in common."""
 
     name: str = _key("", "what the report calls the scenario; the file's name when left out", "a text")
-    seed: int = _whole(1, 0, 2**31 - 1, "fixes the split, training, secret sharing and attacks")
+    seed: int = _whole(1, 0, 2**31 - 1, "fixes the split, training, secret sharing and attacks; or a proof's draws")
+
+
+class Sections(_Head):
+    """An experiment's whole file but for ``[guard]``, whose keys depend on the policies (see load.py)."""
+
     samples: int | None = _key(
         None,
         "rows that are guarded and attacked, half of them members; all there are when left out",
@@ -81,6 +88,53 @@ class Sections(_Section):
     data: DataSection = Field(default_factory=DataSection)
     target: TargetSection = Field(default_factory=TargetSection)
     attacks: AttacksSection = Field(default_factory=AttacksSection)
+
+
+def _policy(name: Any) -> Any:
+    if name not in tuple(POLICIES):  # a tuple, because what was found may have no hash
+        raise ValueError(name)
+    return name
+
+
+def _corrupted(text: Any) -> Corrupted:
+    if not isinstance(text, str):
+        raise ValueError(text)
+    return Corrupted.parse(text)
+
+
+def _each_once(items: Sequence[Any]) -> Sequence[Any]:
+    if len(set(items)) != len(items):
+        raise ValueError(items)
+    return items
+
+
+class ProveSection(_Section):
+    """``[prove]``: the claims of ``siguard prove``."""
+
+    policies: Annotated[list[Annotated[str, BeforeValidator(_policy)]], AfterValidator(_each_once)] = _key(
+        list(POLICIES),
+        "the policies whose view is proved to be simulatable",
+        f"a list of {', '.join(POLICIES)}, each at most once",
+        min_length=1,
+    )
+    corrupt: Annotated[
+        list[Annotated[InstanceOf[Corrupted], BeforeValidator(_corrupted)]], AfterValidator(_each_once)
+    ] = _key(
+        list(CORRUPTED_SETS),
+        "the corrupted sets: one server and the user, one server, or the user",
+        f"a list of {'; '.join(map(str, CORRUPTED_SETS))}, each at most once",
+        min_length=1,
+    )
+    mode: Literal["quick", "full"] = _key("quick", "at most two minutes, or the whole campaign", "quick or full")
+    html: bool = _key(
+        False, "write the report as one HTML page too, report.html beside report.json", "true or false"
+    )
+
+
+class ProofSections(_Head):
+    """A whole scenario file that describes a proof."""
+
+    prove: ProveSection = Field(default_factory=ProveSection)
 
 
 #: Keys that only some kinds of data have a use for; with another kind they are an error, never ignored.

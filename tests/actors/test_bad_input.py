@@ -165,7 +165,7 @@ async def test_memory_names_a_batch_that_fits(autojump_clock: Any, monkeypatch: 
 @pytest.mark.parametrize(
     ("option", "value"),
     [
-        *[("seed", value) for value in ("1", 1.0, True, [1], object())],
+        *[("seed", value) for value in ("1", 1.0, True, [1], Ellipsis)],
         *[("allow", value) for value in (5, "label", LABEL, [1], [None], ["label"], {"policy": "label"}, True)],
         *[("deadline", value) for value in ("1", 0, -1, NAN, None, [1])],
     ],

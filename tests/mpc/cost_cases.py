@@ -91,6 +91,11 @@ CASES: dict[str, Case] = {
         lambda g, p, n, k: g(p, terms(p, n, R=ring(k), dealer=True)), bytes_of, BY_RING
     ),
     "arithmetic.remask": Case(lambda g, p, n, k: g(p, terms(p, n, R=ring(k))), bytes_of, BY_RING),
+    "arithmetic.remask_together": Case(
+        lambda g, p, *parts: g(p, [terms(p, n, R=ring(k)) for n, k in parts]),
+        lambda *parts: tuple(bytes_of(n, k) for n, k in parts),
+        [((3, 64),), ((2, 1), (5, 64)), ((7, 16), (1, 8), (4, 31))],
+    ),
     "arithmetic.view": Case(lambda g, p, n, k: g(p, opened(p, n), 3, ring(k)), bytes_of, BY_RING),
     "arithmetic.truncate": Case(lambda g, p, n, k: g(p, wire(p, n), 64 - k, ring(k)), bytes_of, BY_RING),
     "arithmetic.multiply": Case(

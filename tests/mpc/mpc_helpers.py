@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
 from typing import Any, cast
 
@@ -183,8 +183,8 @@ class User:
         self.roles = roles_for(dealer)
         self._ends: dict[str, MemoryLink] = {}
 
-    def randomness(self, name: str) -> PairwiseRandomness:
-        """The source of each server."""
+    def randomness(self, keys: Mapping[str, bytes], session: bytes, dealer: str, name: str) -> PairwiseRandomness:
+        """The source of each server, with the keys it shares with this client."""
         return client_randomness(name, self.dealer)
 
     def attach(self, party: Party) -> None:

@@ -193,7 +193,7 @@ def test_wraps_of_a_full_ring_view_are_counted_exactly(bits: int, shift: int) ->
     z, r = every_pair(R)
     terms = [Additive(role, R, value, 0, dealer_part=False) for role, value in enumerate((z, z * 0, z * 0))]
     results = run(
-        partial(open_and_view, terms, shift), randomness=lambda name: FixedMasks({("S0S2", "open"): r})
+        partial(open_and_view, terms, shift), randomness=lambda *_: FixedMasks({("S0S2", "open"): r})
     ).results
     signed = R.signed(z)
     error = R.sub(value_of(results), R.constant(signed >> shift)).astype(np.int64).reshape(size, size)

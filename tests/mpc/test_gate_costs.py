@@ -6,49 +6,31 @@ what a call adds to shares of depth 1 at roles 0 and 1 and 0 at the dealer, whic
 
 from __future__ import annotations
 
-import importlib
 import inspect
-import pkgutil
 import re
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable
 from itertools import pairwise
 from math import ceil, log2
 from typing import Any
 
 import pytest
-from cost_cases import CASES, Call, Size, classifier, wire
+from cost_cases import CASES, Size, classifier, wire
 from mpc_helpers import User, run
 
-import siguard.guard
-import siguard.mpc
-import siguard.nn
 from siguard.guard import relative, validation
 from siguard.guard.config import GuardConfig
 from siguard.guard.lanes import lanes_of
 from siguard.guard.optimisation_cost import optimise_cost
 from siguard.guard.policy import POLICIES, policy_cost
 from siguard.mpc import arithmetic, compare, gate
-from siguard.mpc.gate import Cost, GateInfo, gate_info
+from siguard.mpc.gate import Cost, composed, gate_info
 from siguard.mpc.party import Party
 from siguard.nn import shared
+from siguard.proofsim.walk import gates_of_the_package
 from siguard.ring import Z2
 from siguard.transport.frame import HEADER_BYTES
 
-
-def gates_of_the_package() -> Iterator[tuple[str, Call, GateInfo]]:
-    """All coroutines with a declaration, wherever they are defined: (module.name, coroutine, declaration)."""
-    for package in (siguard.mpc, siguard.guard, siguard.nn):
-        for found in pkgutil.walk_packages(package.__path__, package.__name__ + "."):
-            module = importlib.import_module(found.name)
-            classes = [member for member in vars(module).values() if inspect.isclass(member)]
-            for holder in (module, *classes):
-                for member in vars(holder).values():
-                    info = gate_info(member)
-                    if info is not None and member.__module__ == module.__name__:
-                        yield f"{module.__name__.rsplit('.', 1)[-1]}.{info.name}", member, info
-
-
-GATES = {name: (coroutine, info) for name, coroutine, info in gates_of_the_package()}
+GATES = {gate.name: (gate.coroutine, gate.info) for gate in gates_of_the_package()}
 
 
 def measured(protocol: Callable[[Party], Awaitable[Any]], start: int = 1, **options: Any) -> Cost:
@@ -100,13 +82,14 @@ def test_a_declaration_is_metadata_on_the_coroutine_and_nothing_else() -> None:
 
     async def mine() -> None: ...
 
-    declared = gate.gate(cost=lambda: Cost(1))(mine)
+    declared = gate.gate(cost=lambda: Cost(1), simulator=composed)(mine)
     assert declared is mine
     info = gate_info(mine)
     assert info is not None
     assert info.cost() == Cost(1)
     assert gate_info(gate_info) is None
-    assert "mine" not in {info.name for _, _, info in gates_of_the_package()}
+    assert info.simulator is composed
+    assert "mine" not in {found.info.name for found in gates_of_the_package()}
     assert state() == before
 
 

@@ -1,200 +1,233 @@
-"""Exact view tests of the shipped gates on tiny rings, for each corrupt server; and a control that is caught."""
+"""Exact views of the shipped gates on tiny rings; what truncation does, counted; leaks that are seen exactly."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pytest
 
-from siguard.mpc.arithmetic import (
-    multiply,
-    open_additive,
-    product,
-    remask,
-    remask_together,
-    truncate,
-    view,
-)
-from siguard.mpc.conversion import bit_multiply
+from siguard.actors.local import run_three
+from siguard.mpc import arithmetic
+from siguard.mpc.arithmetic import open_additive
 from siguard.mpc.party import Party
-from siguard.mpc.share import Additive, Opened, Share, as_additive
-from siguard.mpc.tables import lookup, lookup_bit_terms
-from siguard.proofsim.enumeration import Enumeration, enumerate_gate, recombine, total_variation
-from siguard.ring import Z2, ring
+from siguard.mpc.share import Additive, Opened, Share
+from siguard.prf import PairwiseRandomness
+from siguard.proofsim.claims import CORRUPTED_SETS, Corrupted
+from siguard.proofsim.enumeration import Digits, Instance, Layout, Values, layout_of, recombine
+from siguard.proofsim.exact import ExactResult, enumerate_views
+from siguard.proofsim.histograms import Distances, codes, distances
+from siguard.proofsim.instances import queries, sequences, single_gates
+from siguard.proofsim.patching import replaced, replaced_method
+from siguard.proofsim.walk import gates_of_the_package
+from siguard.ring import PACKED, Z2, Ring, RingArray, ring
+
+SERVERS = [one for one in CORRUPTED_SETS if not one.user]
+EXACT = Distances(0.0, 0.0)
 
 
-async def product_gate(party: Party, x: Sequence[Share]) -> Share:
-    return await multiply(party, x[0], x[1])
+def instance(name: str) -> Instance:
+    (found,) = [one for one in [*single_gates(False), *sequences(False), *queries(False)] if one.name == name]
+    return found
 
 
-async def lazy_product_gate(party: Party, x: Sequence[Share]) -> Opened:
-    return await open_additive(party, product(x[0], x[1]))
+async def distances_of(name: str) -> dict[str, ExactResult]:
+    return {str(one): await enumerate_views(instance(name), one) for one in SERVERS}
 
 
-async def reshare_gate(party: Party, x: Sequence[Share]) -> Share:
-    return await remask(party, as_additive(x[0]))
+async def test_the_product_in_z4_is_run_through_as_planned() -> None:
+    """262,144 cases: all inputs, sharings and masks, whichever server is corrupted."""
+    for corrupted, found in (await distances_of("multiply: Z_4")).items():
+        assert found == ExactResult(1 << 18, EXACT, 0), corrupted
 
 
-def assert_secure(enumeration: Enumeration) -> None:
-    for test in enumeration.tests:
-        assert test.total_variation == 0.0, f"role {test.role} sees what it does not hold ({test.cases} cases)"
+def without_masks(purposes: set[str]) -> object:
+    """A `PairwiseRandomness.draw` that gives 0 for some purposes."""
+    shipped = PairwiseRandomness.draw
+
+    def draw(
+        self: PairwiseRandomness, pair: str, purpose: str, path: str, ring: Ring, shape: tuple[int, ...]
+    ) -> RingArray:
+        return ring.zeros(*shape) if purpose in purposes else shipped(self, pair, purpose, path, ring, shape)
+
+    return draw
 
 
-@pytest.mark.parametrize("bits", [1, 2])
-async def test_product_hides_the_inputs_from_every_server(bits: int) -> None:
-    """Gate 1; at one bit it is AND.  Z_2: 512 cases, Z_4: 262,144 cases."""
-    enumeration = await enumerate_gate(product_gate, [ring(bits)] * 2)
-    assert enumeration.tests[0].cases == 2 ** (9 * bits)
-    inputs = enumeration.inputs(ring(bits))
-    assert np.array_equal(recombine(enumeration.results), inputs[:, 0] * inputs[:, 1] % 2**bits)
-    assert_secure(enumeration)
+async def test_a_product_without_its_zero_share_shows_the_other_summand() -> None:
+    """r0 = r2 = 0, as a published framework had it: some of its own inputs let a server tell hidden ones apart."""
+    with replaced_method(PairwiseRandomness, "draw", without_masks({"open"})):
+        found = await distances_of("multiply: Z_4")
+    assert found["S0"].distances.hidden == found["S1"].distances.hidden == 1.0
+    assert found["S2"].distances == EXACT, "the dealer receives nothing, with or without masks"
 
 
-@pytest.mark.parametrize("bits", [1, 2])
-async def test_lazy_product_hides_the_inputs(bits: int) -> None:
-    """An opening alone, without a view: nothing is dealt."""
-    enumeration = await enumerate_gate(lazy_product_gate, [ring(bits)] * 2)
-    inputs = enumeration.inputs(ring(bits))
-    assert np.array_equal(recombine(enumeration.results), inputs[:, 0] * inputs[:, 1] % 2**bits)
-    assert_secure(enumeration)
+async def test_a_remask_without_masks_shows_everything() -> None:
+    with replaced_method(PairwiseRandomness, "draw", without_masks({"remask"})):
+        found = await distances_of("remask: Z_4")
+    assert found["S0"].distances == Distances(1.0, 0.75)
 
 
-@pytest.mark.parametrize("bits", [1, 2, 3])
-async def test_reshare_hides_the_parts(bits: int) -> None:
-    """Gate 3, for every distribution of the additive parts."""
-    enumeration = await enumerate_gate(reshare_gate, [ring(bits)])
-    assert np.array_equal(recombine(enumeration.results), enumeration.inputs(ring(bits))[:, 0])
-    assert_secure(enumeration)
+async def test_a_view_without_its_mask_tells_role_1_the_mask_of_the_wire() -> None:
+    with replaced_method(PairwiseRandomness, "draw", without_masks({"view"})):
+        found = await distances_of("multiply: Z_4")
+    assert found["S1"].distances.hidden > 0
 
 
-@pytest.mark.parametrize("position", [0, 1])
-async def test_reshare_of_two_rings_in_one_frame(position: int) -> None:
-    async def gate(party: Party, x: Sequence[Share]) -> Share:
-        return (await remask_together(party, [as_additive(x[0]), as_additive(x[1])]))[position]
+async def test_a_message_to_the_dealer_has_no_simulator() -> None:
+    """An opening that the dealer is told of too: the simulated view does not have this message."""
 
-    enumeration = await enumerate_gate(gate, [Z2, ring(2)])
-    shared = enumeration.parts.sum(axis=2)[:, position]
-    assert np.array_equal(recombine(enumeration.results), shared % [2, 4][position])
-    assert_secure(enumeration)
+    async def told(party: Party, x: Additive) -> Opened:
+        opened = await shipped(party, x)
+        step = party.at("also")
+        if party.role == 0:
+            await step.channel.send(2, step.path, 1, opened.value)
+        elif party.is_dealer:
+            await step.channel.receive(0, step.path, x.ring, x.shape, 0)
+        return opened
 
-
-@pytest.mark.parametrize("dealer", ["S0", "S1"])
-async def test_rotation_changes_nothing(dealer: str) -> None:
-    assert_secure(await enumerate_gate(product_gate, [Z2, Z2], dealer=dealer))
-
-
-@pytest.mark.parametrize("bits", [1, 2])
-async def test_control_product_without_its_masks_is_caught(bits: int) -> None:
-    """r0 = r2 = 0: roles 0 and 1 then see each other's terms.  The same test passes on the gate as shipped."""
-    enumeration = await enumerate_gate(product_gate, [ring(bits)] * 2, zeroed={"open"})
-    distances = [test.total_variation for test in enumeration.tests]
-    assert distances[0] >= 0.5
-    assert distances[1] >= 0.5
-    assert distances[2] == 0.0, "the dealer receives nothing, with or without masks"
+    shipped = open_additive
+    with replaced(open_additive, told), pytest.raises(Exception, match="S2"):
+        await enumerate_views(instance("open: Z_4"), Corrupted.parse("S2"))
 
 
-async def test_control_reshare_without_masks_is_caught() -> None:
-    enumeration = await enumerate_gate(reshare_gate, [ring(2)], zeroed={"remask"})
-    assert enumeration.tests[0].total_variation == 1.0
+@pytest.mark.parametrize("corrupted", [one for one in CORRUPTED_SETS if one.user and one.server], ids=str)
+async def test_given_the_answer_without_the_coins_the_claim_is_false(corrupted: Corrupted) -> None:
+    query = instance("query: truncated product, Z_4")
+    assert (await enumerate_views(query, corrupted)).distances == EXACT
+    assert (await enumerate_views(query, corrupted, coins=False)).distances.hidden > 0
 
 
-async def test_control_view_without_its_mask_is_caught() -> None:
-    """The dealer's element in the clear tells role 1 the mask of the wire."""
-    enumeration = await enumerate_gate(product_gate, [ring(2)] * 2, zeroed={"view"})
-    assert enumeration.tests[1].total_variation > 0.0
+async def test_the_user_alone_needs_no_coins() -> None:
+    query = instance("query: truncated product, Z_4")
+    assert (await enumerate_views(query, Corrupted.parse("U"), coins=False)).distances == EXACT
 
 
-@pytest.mark.parametrize(("bits", "shift"), [(2, 1), (3, 1), (3, 2)])
-async def test_truncated_view_is_floor_or_one_more(bits: int, shift: int) -> None:
-    """Gate 2 (b): into the small ring there is no wrap, whatever z and whatever the mask."""
-    small = ring(bits - shift)
-
-    async def gate(party: Party, x: Sequence[Share]) -> Share:
-        opened = await open_additive(party, as_additive(x[0]))
-        return await view(party, opened, shift, small)
-
-    enumeration = await enumerate_gate(gate, [ring(bits)])
-    z = enumeration.inputs(ring(bits))[:, 0]
-    excess = (recombine(enumeration.results) - (z >> shift)) % 2**small.bits
-    assert set(np.unique(excess)) <= {0, 1}
-    rate = [float(excess[z == value].mean()) for value in range(2**bits)]
-    assert rate == pytest.approx([(value % 2**shift) / 2**shift for value in range(2**bits)], abs=0)
-    assert_secure(enumeration)
-
-
-@pytest.mark.parametrize(("bits", "shift"), [(3, 1), (3, 2)])
-async def test_full_ring_view_wraps_exactly_as_often_as_stated(bits: int, shift: int) -> None:
-    """Gate 2 (a): P[wrap] = |z| / 2^k."""
-
-    async def gate(party: Party, x: Sequence[Share]) -> Share:
-        return await view(party, await open_additive(party, as_additive(x[0])), shift)
-
-    enumeration = await enumerate_gate(gate, [ring(bits)])
-    value = ring(bits).signed(enumeration.inputs(ring(bits))[:, 0].astype(np.uint8))
-    result = ring(bits).signed(recombine(enumeration.results).astype(np.uint8))
-    wrapped = ~np.isin(result - (value >> shift), [0, 1])
-    for z in range(-(2 ** (bits - 1)), 2 ** (bits - 1)):
-        assert wrapped[value == z].mean() == abs(z) / 2**bits, f"z = {z}"
-    assert_secure(enumeration)
-
-
-async def test_truncate_of_any_wire_hides_it() -> None:
-    async def gate(party: Party, x: Sequence[Share]) -> Share:
-        return await truncate(party, x[0], 1, ring(2))
-
-    assert_secure(await enumerate_gate(gate, [ring(3)]))
-
-
-@pytest.mark.parametrize("bits", [1, 2])
-async def test_bit_product_hides_bit_and_value(bits: int) -> None:
-    """Gate 5c: a shared bit times a shared value, one exchange."""
-
-    async def gate(party: Party, x: Sequence[Share]) -> Share:
-        return await bit_multiply(party, x[0], x[1])
-
-    enumeration = await enumerate_gate(gate, [Z2, ring(bits)])
-    inputs = enumeration.parts.sum(axis=2)
-    expected = (inputs[:, 0] % 2) * inputs[:, 1] % 2**bits
-    assert np.array_equal(recombine(enumeration.results), expected)
-    assert_secure(enumeration)
-
-
-@pytest.mark.parametrize(("index_bits", "out_bits"), [(1, 1), (1, 2), (2, 1)])
-async def test_table_hides_the_index(index_bits: int, out_bits: int) -> None:
-    """A dealt unit vector read at a public rotation: every table of this size is served by the same frames."""
-    table = (np.arange(2**index_bits) * 3 + 1) % 2**out_bits
-
-    async def gate(party: Party, x: Sequence[Share]) -> Share:
-        target = ring(out_bits)
-        return (await lookup(party, x[0], target.constant(table[None]), target))[0]
-
-    enumeration = await enumerate_gate(gate, [ring(index_bits)])
-    index = enumeration.inputs(ring(index_bits))[:, 0]
-    assert np.array_equal(recombine(enumeration.results), table[index])
-    assert_secure(enumeration)
-
-
-async def test_bit_table_is_right_for_every_index_and_mask() -> None:
-    """The packed form draws whole words, so only its values are enumerated: all input parts, 2 index bits."""
-    table = np.array([[1, 0, 0, 1]], np.uint8)
-
-    async def gate(party: Party, x: Sequence[Share]) -> Additive:
-        return (await lookup_bit_terms(party, x[0], table))[0]
-
-    enumeration = await enumerate_gate(gate, [ring(2)], zeroed={"dealt"})
-    index = enumeration.inputs(ring(2))[:, 0]
-    assert np.array_equal(recombine(enumeration.results), table[0][index])
-
-
-def test_total_variation_of_known_distributions() -> None:
-    hidden = np.repeat([0, 1], 4)[:, None]
-    own = np.zeros((8, 1), np.int64)
-    assert total_variation(own, hidden, np.tile([0, 1, 2, 3], 2)[:, None]) == 0.0
-    assert total_variation(own, hidden, np.array([0, 0, 1, 1, 0, 0, 0, 1])[:, None]) == 0.25
-    assert total_variation(own, hidden, np.array([0, 0, 0, 0, 1, 1, 1, 1])[:, None]) == 1.0
+async def test_a_wrong_value_is_counted() -> None:
+    found = await enumerate_views(
+        Instance("wrong", (), (Z2,), instance("remask: Z_2").run, lambda x, y: y[:, 0] == 0), SERVERS[0]
+    )
+    assert found.wrong == found.cases // 2
+    assert found.distances == EXACT
 
 
 async def test_too_many_cases_are_refused() -> None:
+    big = Instance("big", (), (ring(8),) * 2, instance("multiply: Z_4").run)
     with pytest.raises(ValueError, match="cases"):
-        await enumerate_gate(product_gate, [ring(4)] * 2)
+        await enumerate_views(big, SERVERS[0])
+
+
+# --- truncation, counted case by case ---------------------------------------------------------------------
+
+
+async def truncated(bits: int, shift: int, target: Ring) -> tuple[Values, Values]:
+    """Values z and results of a view, for all z and all masks r = r0 + r2 of its opening."""
+    z, r = np.divmod(np.arange(1 << 2 * bits), 1 << bits)
+
+    class Masks:
+        def __init__(self, keys: Mapping[str, bytes], session: bytes, dealer: str, party: str) -> None: ...
+
+        def draw(self, pair: str, purpose: str, path: str, ring: Ring, shape: tuple[int, ...]) -> RingArray:
+            return ring.constant(r) if (pair, purpose) == ("S0S2", "open") else ring.zeros(*shape)
+
+    async def protocol(party: Party) -> Share:
+        value = ring(bits).constant(z if party.role == 0 else z * 0)
+        terms = Additive(party.role, ring(bits), value, 0, dealer_part=False)
+        return await arithmetic.view(party, await open_additive(party, terms), shift, target)
+
+    return z, recombine((await run_three(protocol, randomness=Masks)).results)
+
+
+@pytest.mark.parametrize(("bits", "shift"), [(2, 1), (3, 1), (3, 2), (8, 3)])
+async def test_truncated_view_is_floor_or_one_more(bits: int, shift: int) -> None:
+    """Gate 2 (b): into the small ring there is no wrap, whatever z and whatever the mask."""
+    z, result = await truncated(bits, shift, ring(bits - shift))
+    excess = (result - (z >> shift)) % 2 ** (bits - shift)
+    assert set(np.unique(excess)) <= {0, 1}
+    rate = [float(excess[z == value].mean()) for value in range(2**bits)]
+    assert rate == pytest.approx([(value % 2**shift) / 2**shift for value in range(2**bits)], abs=0)
+
+
+@pytest.mark.parametrize(("bits", "shift"), [(3, 1), (3, 2), (8, 3)])
+async def test_full_ring_view_wraps_exactly_as_often_as_stated(bits: int, shift: int) -> None:
+    """Gate 2 (a): P[wrap] = |z| / 2^k."""
+    z, result = await truncated(bits, shift, ring(bits))
+    value, signed = (ring(bits).signed(array.astype(np.uint8)) for array in (z, result))
+    wrapped = ~np.isin(signed - (value >> shift), [0, 1])
+    for number in range(-(2 ** (bits - 1)), 2 ** (bits - 1)):
+        assert wrapped[value == number].mean() == abs(number) / 2**bits, f"z = {number}"
+
+
+# --- the machinery ----------------------------------------------------------------------------------------
+
+
+def table(*rows: Sequence[int]) -> list[Values]:
+    return list(np.array(rows, np.int64).T)
+
+
+def test_distances_of_known_distributions() -> None:
+    given, hidden = table(*[[0]] * 8), table(*[[h] for h in (0, 0, 0, 0, 1, 1, 1, 1)])
+    uniform_given, uniform = table(*[[0]] * 4), table([0], [1], [2], [3])
+
+    def found(*views: int) -> Distances:
+        return distances(given, hidden, table(*[[v] for v in views]), uniform_given, uniform)
+
+    assert found(0, 1, 2, 3, 3, 2, 1, 0) == EXACT
+    assert found(0, 0, 1, 1, 0, 0, 0, 1) == Distances(0.25, 0.5)
+    assert found(0, 0, 0, 0, 1, 1, 1, 1) == Distances(1.0, 0.75)
+    assert found(0, 0, 1, 1, 0, 0, 1, 1) == Distances(0.0, 0.5), "equal views that no simulator makes"
+
+
+def test_a_given_value_with_one_hidden_value_only_is_still_compared_with_the_simulated_view() -> None:
+    found = distances(table([0], [1]), table([0], [0]), table([7], [8]), table([0], [1]), table([7], [7]))
+    assert found == Distances(0.0, 1.0)
+
+
+def test_codes_are_equal_exactly_for_equal_rows() -> None:
+    rng = np.random.default_rng(1)
+    rows = rng.integers(0, 3, (200, 40))
+    (one, other) = codes(list(rows[:150].T), list(rows[150:].T))
+    whole = np.concatenate([one, other])
+    for i in range(0, 200, 7):
+        assert np.array_equal(whole == whole[i], (rows == rows[i]).all(axis=1))
+
+
+def test_digits_run_through_every_combination_once() -> None:
+    digits = Digits()
+    for name, bits, elements in (("a", 1, 2), ("b", 2, 1), ("a", 1, 1)):
+        digits.note(name, bits, elements)
+    assert digits.bits == 4
+    digits.arrange(last=["a"])
+    cases = np.arange(16)
+    rows = np.concatenate([digits.values("a", cases), digits.values("b", cases)], axis=1)
+    assert len({tuple(row) for row in rows.tolist()}) == 16
+    assert np.array_equal(digits.values("b", cases)[:, 0], cases % 4), "what comes last changes slowest"
+
+
+@pytest.mark.parametrize(
+    ("R", "shape", "bits", "elements"),
+    [(ring(2), (100,), 2, 1), (ring(3), (3, 100, 2), 3, 6), (PACKED, (5, 2), 1, 5), (PACKED, (100, 1), 4, 1)],
+)
+def test_layouts_are_their_own_inverse(R: Ring, shape: tuple[int, ...], bits: int, elements: int) -> None:
+    layout = layout_of(R, shape, 100, word_bits=4)
+    assert (layout.bits, layout.elements) == (bits, elements)
+    values = np.random.default_rng(2).integers(0, 1 << bits, (100, elements))
+    array = layout.array(values)
+    assert array.shape == shape
+    assert np.array_equal(layout.values(array), values)
+
+
+def test_a_shape_without_the_cases_is_refused() -> None:
+    with pytest.raises(ValueError, match="no axis"):
+        layout_of(ring(2), (99,), 100, 64)
+    assert isinstance(layout_of(ring(2), (100,), 100, 64), Layout)
+
+
+def test_every_gate_named_by_an_instance_exists() -> None:
+    known = {gate.name for gate in gates_of_the_package()}
+    for one in [*single_gates(True), *sequences(True), *queries(True)]:
+        assert set(one.gates) <= known, one.name
+
+
+def test_instance_names_are_unique() -> None:
+    names = [one.name for one in [*single_gates(True), *sequences(True), *queries(True)]]
+    assert len(names) == len(set(names))

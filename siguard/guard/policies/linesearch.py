@@ -14,13 +14,14 @@ import numpy as np
 from siguard.guard.config import LINESEARCH_CANDIDATES, LINESEARCH_MARGIN, GuardConfig
 from siguard.guard.defender import SIGN_BITS, SharedDefender, activations_cost, logit_cost
 from siguard.guard.relative import LABEL_OFFSET, lead_cost, relative_cost, relative_logits
-from siguard.mpc.arithmetic import multiply, open_additive, product, product_cost, view
+from siguard.mpc.arithmetic import multiply, open_additive, product_cost, view
 from siguard.mpc.boolean import sign_bit, sign_cost
 from siguard.mpc.compare import one_hot_argmax, one_hot_cost, relu, relu_cost
 from siguard.mpc.concurrency import side_by_side
 from siguard.mpc.conversion import bit_multiply, bit_multiply_cost
 from siguard.mpc.gate import Cost
 from siguard.mpc.party import Party
+from siguard.mpc.products import product
 from siguard.mpc.share import Share
 from siguard.mpc.softmax import FRACTION_BITS, exp, exp_cost, reciprocal, reciprocal_cost
 from siguard.ring import ring

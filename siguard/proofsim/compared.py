@@ -1,0 +1,197 @@
+"""Batches of views to compare: a member's with a non-member's, and real ones with simulated ones."""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import partial
+
+import numpy as np
+import numpy.typing as npt
+import trio
+
+from siguard.actors.server import USER
+from siguard.actors.session import roles_for
+from siguard.guard.query import answer_query
+from siguard.mpc.party import Party
+from siguard.proofsim.claims import Corrupted
+from siguard.proofsim.distinguisher import Distinguished, distinguish, features_of_words, views_needed
+from siguard.proofsim.membership import ROWS, PairedQueries, paired_queries
+from siguard.proofsim.queries import Query, run_real, share_networks
+from siguard.proofsim.recorder import Recorder
+from siguard.proofsim.recordings import QUICK, small_networks
+from siguard.proofsim.rowwise import words_of_rows
+from siguard.proofsim.simulation import run_alone
+from siguard.proofsim.statistics import Outcome, g_test, low_bits, top_bits
+from siguard.proofsim.steering import steered_by
+from siguard.proofsim.view import Event, Message, View
+from siguard.ring import Ring, RingArray
+from siguard.transport.frame import SESSION_BYTES, Frame, Kind, encode_frame
+
+_DEALER = "S2"
+#: Power with which a planted leak is found: one that is missed by chance would fail a run.
+_SURE = 1 - 1e-5
+
+
+@dataclass(frozen=True)
+class MemberViews:
+    """Real views of members and of non-members for the same answer and coins; row by row a pair.
+
+    same_tape: the non-members' view with what stays free of the masks as in the members'; other_tape: drawn anew.
+    kept: the rows whose answers agree; its length is the number of rows in the batch.
+    """
+
+    members: View
+    same_tape: View
+    other_tape: View
+    kept: npt.NDArray[np.bool_]
+
+    def of(self, corrupted: Corrupted) -> MemberViews:
+        """What a smaller set sees of it."""
+
+        def part(view: View) -> View:
+            return View(corrupted, [event for event in view.events if event.party in corrupted.parties])
+
+        return MemberViews(part(self.members), part(self.same_tape), part(self.other_tape), self.kept)
+
+
+def member_views(policy: str, server: str, seed: int, rows: int) -> MemberViews:
+    """Views of one server and the user of a batch of pairs; see `siguard.proofsim.membership`."""
+    corrupted = Corrupted(server, True)
+    role = roles_for(_DEALER).index(server)
+    pairs: PairedQueries = trio.run(paired_queries, policy, role, seed, rows)
+
+    def view(query: Query, run: str, tape: int) -> View:
+        trusted = pairs.member_run if run == "member" else pairs.other_run
+        recorder = Recorder(steered_by(trusted, _DEALER, tape))
+        trio.run(partial(run_real, query, pairs.networks, seed=tape, dealer=_DEALER, recorder=recorder))
+        return _without_the_owner_of_the_logits(recorder, corrupted)
+
+    return MemberViews(
+        view(pairs.member, "member", seed),
+        view(pairs.other, "other", seed),
+        view(pairs.other, "other", seed + 1),
+        pairs.kept,
+    )
+
+
+def _without_the_owner_of_the_logits(recorder: Recorder, corrupted: Corrupted) -> View:
+    """The view of the set.
+
+    In these runs one party shares the logits and receives the answer.  Only the second is the user's; the first is
+    what the test role upstream does, or the model before the guard.
+    """
+    events: list[Event] = []
+    for event in recorder.events(corrupted.parties):
+        if event.party != USER or (isinstance(event, Message) and event.received):
+            events.append(event)
+    return View(corrupted, events)
+
+
+def differences(views: MemberViews) -> list[str]:
+    """Where a pair's views differ on the same tape: nowhere, in the server's part and in the rows that are kept."""
+    corrupted = views.members.corrupted
+    server = views.of(Corrupted(corrupted.server, False))
+    problems = server.members.diff(server.same_tape)
+    for view, other in zip(_to_user(views.members), _to_user(views.same_tape), strict=True):
+        if not np.array_equal(view.array[views.kept], other.array[views.kept]):
+            problems.append(f"the user's part from {view.peer} differs in rows with the same answer")
+    return problems
+
+
+def _to_user(view: View) -> list[Message]:
+    return sorted((m for m in view.messages if m.party == USER), key=lambda m: m.peer)
+
+
+def tell_apart(views: MemberViews, seed: int, alpha: float) -> tuple[Distinguished, Distinguished, float]:
+    """Train a distinguisher on the full views of the rows that are kept; what is free of the tapes drawn anew.
+
+    Returns what it found, what it found of a planted leak, and the advantage that the planted leak gives: the
+    smallest for which there are enough views to be sure of it, so that finding nothing means something.
+    """
+    member, other = (
+        features_of_words([words[views.kept] for words in words_of_rows(view, len(views.kept))])
+        for view in (views.members, views.other_tape)
+    )
+    found = distinguish(member, other, seed, alpha=alpha)
+    rows, features = member.shape
+    sizes = np.arange(0.02, 0.5, 0.01)
+    enough = bisect_left(sizes, True, key=lambda size: views_needed(size, features, alpha, _SURE) <= rows)
+    advantage = float(sizes[enough]) if enough < len(sizes) else 0.5
+    rng = np.random.default_rng([seed, 0x9A])
+    column = int(rng.integers(features))
+    # Where a pair's coins are the same the bit may be as well: it is made uniform, and then set for members and
+    # cleared for others, each with probability 2 x advantage.
+    member[:, column], other[:, column] = rng.integers(0, 2, (2, rows))
+    member[rng.random(rows) < 2 * advantage, column] = 1.0
+    other[rng.random(rows) < 2 * advantage, column] = 0.0
+    return found, distinguish(member, other, seed, alpha=alpha), advantage
+
+
+# --- real against simulated -------------------------------------------------------------------------------
+
+
+def real_and_simulated(policy: str, server: str, seed: int) -> tuple[View, View]:
+    """Views of one server of a batch of queries: one real, one simulated, both on fresh tapes."""
+    _, defender = small_networks(seed)
+    rng = np.random.default_rng([seed, 0x7E])
+    query = Query.of_logits(rng.normal(size=(ROWS, defender.classes)), defender, QUICK[policy])
+    networks = share_networks(query, seed)
+    corrupted = Corrupted(server, False)
+    real = Recorder()
+    trio.run(partial(run_real, query, networks, seed=seed, dealer=_DEALER, recorder=real))
+    view = real.view(corrupted)
+    simulated = Recorder(names=real.steps)
+    coins = np.random.default_rng([seed, 0x51])
+
+    def uniform(drawn_ring: Ring, shape: tuple[int, ...]) -> RingArray:
+        return drawn_ring.from_bytes(coins.bytes(drawn_ring.itemsize * int(np.prod(shape))), shape)
+
+    def posted(sender: str, step: bytes, payload: RingArray) -> None:
+        frame = Frame(Kind.DATA, bytes(SESSION_BYTES), step, 0, payload)
+        simulated.note_frame(sender, server, encode_frame(frame))
+
+    async def protocol(party: Party) -> None:
+        shape = (query.value.shape[0], query.value.shape[1])
+        await answer_query(party, shape, None, networks[server].defender, query.config, 0)
+
+    alone = partial(
+        run_alone,
+        protocol,
+        roles_for(_DEALER).index(server),
+        uniform,
+        simulated.randomness,
+        seed=seed + 1,
+        dealer=_DEALER,
+        session=bytes(SESSION_BYTES),
+        observe_posted=posted,
+        observe_sent=lambda receiver, data: simulated.note_frame(server, receiver, data),
+    )
+    trio.run(alone)
+    return view, simulated.view(corrupted)
+
+
+def compare_with_simulated(policy: str, server: str, seed: int, alpha: float) -> list[Outcome]:
+    """Tests of a simulated view against a real one: step by step what is received, and rows by a distinguisher.
+
+    alpha: level of all of them together.
+    """
+    real, simulated = real_and_simulated(policy, server, seed)
+    pairs = list(zip(_by_step(real), _by_step(simulated), strict=True))
+    level = alpha / (len(pairs) + 1)
+    outcomes: list[Outcome] = [
+        g_test(_ends(one.array), _ends(other.array), alpha=level) for one, other in pairs if one.array.size >= ROWS
+    ]
+    features = [features_of_words(words_of_rows(view, ROWS)) for view in (real, simulated)]
+    return [*outcomes, distinguish(features[0], features[1], seed, alpha=level)]
+
+
+def _by_step(view: View) -> list[Message]:
+    return sorted((m for m in view.received if m.kind == Kind.DATA), key=lambda m: (m.step, m.peer))
+
+
+def _ends(array: RingArray) -> npt.NDArray[np.int64]:
+    """Joint bins of the two highest bits and the two lowest."""
+    values = array.reshape(-1).astype(np.uint64)
+    bits = max(4, 8 * array.itemsize)
+    return np.stack([top_bits(values, bits, 2), low_bits(values, 2)], axis=1)

@@ -1,0 +1,180 @@
+"""Pairs of a member and a non-member query that get the same answer for the same coins, and are not the same query.
+
+`siguard`: z2 = z1 + e(z1), exact in the ring: the guard moves z1, a member to h, across h = 0 and accepts; z2
+starts where z1 ended, is a non-member to h, and its own noise is *not* accepted, so that it is answered as it is.
+Accept bits differ, membership differs, the answer is the same.
+`linesearch`: two logits that differ in the label's only: the candidates are the same, the member is more confident.
+`label`: two rows of one label.  `none`: rows that differ below the resolution of an answer; nothing else can agree.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import cache
+
+import numpy as np
+import numpy.typing as npt
+
+from siguard.guard import reference
+from siguard.guard.config import GuardConfig
+from siguard.guard.relative import LOGIT_BITS
+from siguard.mpc.secret import Secret
+from siguard.mpc.share import Share
+from siguard.mpc.softmax import FRACTION_BITS
+from siguard.nn.model import Defender, FloatArray
+from siguard.proofsim.ideal import FreshParts, TrustedParty
+from siguard.proofsim.queries import Networks, Query, run_ideal, share_networks
+from siguard.ring import Z64, RingArray, encode
+
+#: Rows in one batch, quick and full: primes, so that it is seen which axis of an array holds the rows.
+ROWS, MANY_ROWS = 521, 2053
+#: Fewer classes mean fewer entries whose rounding has to agree: with two, half of the pairs get one answer.
+CLASSES = {"siguard": 2, "linesearch": 3, "label": 3, "none": 3}
+_CANDIDATES = 4000
+_DISTINCT = 4
+
+CONFIGS = {
+    "siguard": GuardConfig("siguard", outer=1, inner=2),
+    "linesearch": GuardConfig("linesearch"),
+    "label": GuardConfig("label"),
+    "none": GuardConfig("none"),
+}
+
+
+@dataclass(frozen=True)
+class PairedQueries:
+    """A batch of pairs for one corrupted server, with the ideal runs that they come from.
+
+    kept: (rows,) bool, where the answers agree, and where membership and decisions differ as they should.
+    """
+
+    member: Query
+    other: Query
+    networks: dict[str, Networks]
+    member_run: TrustedParty
+    other_run: TrustedParty
+    kept: npt.NDArray[np.bool_]
+
+
+class Observed:
+    """A `siguard.actors.session.Probe`: recombines what a policy names."""
+
+    def __init__(self) -> None:
+        self._parts: dict[str, dict[str, Share]] = {}
+
+    def record(self, name: str, party: str, share: Secret) -> None:
+        """Remember one server's part."""
+        assert isinstance(share, Share)  # noqa: S101 - only replicated shares are observed
+        self._parts.setdefault(name, {})[party] = share
+
+    def value(self, name: str) -> RingArray:
+        """The shared value."""
+        shares = list(self._parts[name].values())
+        ring = shares[0].ring
+        return ring.add(ring.add(shares[0].first, shares[1].first), shares[2].first)
+
+
+@cache
+def classifier(classes: int) -> Defender:
+    """A small h, above 0 for confident rows: what a membership classifier learns."""
+    rng = np.random.default_rng(5)
+    first = np.concatenate([np.eye(classes), rng.normal(size=(classes, 5)) / 4], axis=1)
+    bias = np.concatenate([np.full(classes, -0.5), rng.normal(size=5) / 10])
+    last = np.concatenate([np.full(classes, 4.0), rng.normal(size=5) / 4])
+    return Defender([(first, bias), (last[:, None], np.array([-0.8]))])
+
+
+async def paired_queries(policy: str, role: int, seed: int, rows: int = ROWS, dealer: str = "S2") -> PairedQueries:
+    """Pairs for the server in ``role``; seed: of the coins, and of which rows are paired."""
+    config, defender = CONFIGS[policy], classifier(CLASSES[policy])
+    first, partner = _rows(policy, seed, rows)
+    member = Query(config, defender, None, _on_grid(first))
+    networks = share_networks(member, seed)
+    seen = Observed()
+    member_run = await run_ideal(member, networks, role, FreshParts(seed), dealer=dealer, probe=seen)
+    if policy == "siguard":
+        # Where the optimisation ended, for the coins of this run, exactly: relative to the label, at 16 bits.
+        end = Z64.signed(seen.value("x")[:, 1])
+        other = Query(config, defender, None, Z64.constant(end << (LOGIT_BITS - FRACTION_BITS)))
+    else:
+        other = Query(config, defender, None, _on_grid(partner))
+    seen_other = Observed()
+    other_run = await run_ideal(other, networks, role, FreshParts(seed), dealer=dealer, probe=seen_other)
+    same = member_run.answers["reveal"] == other_run.answers["reveal"]
+    kept = np.asarray(same.all(axis=1))
+    kept &= np.asarray((member.value != other.value).any(axis=1))
+    if policy == "siguard":
+        kept &= seen.value("chosen").any(axis=1) & ~seen_other.value("chosen").any(axis=1)
+    if policy != "none":
+        kept &= (_membership(member) > 0) & (_membership(other) <= 0)
+    return PairedQueries(member, other, networks, member_run, other_run, kept)
+
+
+def _membership(query: Query) -> FloatArray:
+    """h of the rows, in float64."""
+    logits = Z64.signed(query.value) / 2.0**LOGIT_BITS
+    return query.defender(reference.softmax(logits))[:, 0]
+
+
+def _on_grid(logits: FloatArray) -> RingArray:
+    """Relative to the largest, at 16 fraction bits within 24: what a guard rounds is then in its own steps only."""
+    relative = encode(logits - logits.max(axis=1, keepdims=True), FRACTION_BITS)
+    return Z64.constant(Z64.signed(relative) << (LOGIT_BITS - FRACTION_BITS))
+
+
+def _rows(policy: str, seed: int, rows: int) -> tuple[FloatArray, FloatArray]:
+    """A batch of member rows and of their partners (for `siguard` the partners follow from a run)."""
+    rng = np.random.default_rng([seed, 0x3E])
+    found: dict[str, Callable[[np.random.Generator], tuple[FloatArray, FloatArray]]] = {
+        "siguard": _moved_rows,
+        "linesearch": _shifted_rows,
+        "label": _labelled_rows,
+        "none": _flushed_rows,
+    }
+    member, partner = found[policy](rng)
+    order = np.arange(rows) % len(member)
+    return member[order], partner[order]
+
+
+def _moved_rows(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    """Members whose noise is accepted, and ends where noise is not: searched in float64, confirmed by the runs."""
+    classes, config = CLASSES["siguard"], CONFIGS["siguard"]
+    h = classifier(classes)
+    z = rng.normal(size=(_CANDIDATES, classes)) * 2
+    guarded = reference.guard(z, h, config)
+    assert guarded.noise is not None  # noqa: S101 - the policy has noise
+    assert guarded.accepted is not None  # noqa: S101 - and validates it
+    end = z + guarded.noise
+    again = reference.guard(end, h, config)
+    assert again.accepted is not None  # noqa: S101 - as above
+    margin = np.minimum(h(reference.softmax(z))[:, 0], -h(reference.softmax(end))[:, 0])
+    good = guarded.accepted & ~again.accepted & (margin > 0.02)
+    if not good.any():
+        raise AssertionError("no row of this classifier is moved across h = 0 and then stays")
+    return z[good][:_DISTINCT], end[good][:_DISTINCT]
+
+
+def _shifted_rows(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    classes = CLASSES["linesearch"]
+    z = rng.normal(size=(_CANDIDATES, classes))
+    label = z.argmax(axis=1)
+    sure, unsure = z.copy(), z.copy()
+    sure[np.arange(len(z)), label] += 2.0
+    h = classifier(classes)
+    good = (h(reference.softmax(sure))[:, 0] > 0.05) & (h(reference.softmax(unsure))[:, 0] < -0.05)
+    return sure[good][:_DISTINCT], unsure[good][:_DISTINCT]
+
+
+def _labelled_rows(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    classes = CLASSES["label"]
+    z = rng.normal(size=(_CANDIDATES, classes)) * 2
+    h, label = classifier(classes)(reference.softmax(z))[:, 0], z.argmax(axis=1)
+    members, others = z[(h > 0.05) & (label == 1)], z[(h < -0.05) & (label == 1)]
+    return members[:_DISTINCT], others[:_DISTINCT]
+
+
+def _flushed_rows(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+    z = np.array([[0.0, -1.5, -20.0], [-30.0, 0.0, -0.5], [0.0, -40.0, -25.0]])
+    below = z < -15
+    return z, np.where(below, z - rng.uniform(1, 20, z.shape), z)

@@ -1,0 +1,136 @@
+"""`prove`: climb the ladder rung by rung, then break the shipped code on purpose and see which rung notices."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import replace
+from functools import partial
+from typing import Any
+
+import trio
+
+from siguard.errors import SiguardError
+from siguard.proofsim.claims import RUNGS, Claim, ControlOutcome, ProofReport, Scope
+from siguard.proofsim.worker import scope_to_dict
+
+#: Called with (what is being done, done, total).
+Progress = Callable[[str, int, int], None]
+
+#: Rungs whose work is by policy, and may be spread.
+_BY_POLICY = ("shape", "content")
+#: Enumerations fill and drop arrays of megabytes all the time: glibc is to keep the memory, which saves a tenth of
+#: the time.  Other systems do not look at it.
+_ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
+#: More processes than this do not pay: there are a few long tasks.
+_MOST_WORKERS = 4
+
+
+class ProofFailedError(SiguardError):
+    """A process of a proof run ended without an answer: a bug of the harness, or no memory."""
+
+
+def _silent(stage: str, done: int, total: int) -> None:
+    """Report nothing."""
+
+
+def _tasks(scope: Scope) -> list[dict[str, Any]]:
+    """What there is to do, long tasks first."""
+    from siguard.proofsim.controls import CONTROLS
+
+    tasks: list[dict[str, Any]] = []
+    for rung in sorted(RUNGS, key=lambda rung: rung not in ("exact", *_BY_POLICY)):
+        parts = [(policy,) for policy in scope.policies] if rung in _BY_POLICY else [scope.policies]
+        tasks += [{"rung": rung, "scope": scope_to_dict(replace(scope, policies=part))} for part in parts]
+    return tasks + [{"control": number, "scope": scope_to_dict(scope)} for number in range(len(CONTROLS))]
+
+
+def prove(scope: Scope, progress: Progress = _silent, workers: int | None = None) -> ProofReport:
+    """Check every claim in ``scope`` and run every control, in processes of their own.
+
+    workers: how many; as many as there are cores, up to 4, when left out.
+    Runs its own event loop: inside trio call it through ``trio.to_thread.run_sync``.
+    Raises `ProofFailedError` when a process dies.
+    """
+    started = time.perf_counter()
+    tasks = _tasks(scope)
+    count = min(workers or min(os.cpu_count() or 1, _MOST_WORKERS), len(tasks))
+    answers = trio.run(partial(_run_all, tasks, count, progress))
+    report = ProofReport(scope)
+    claims = [Claim(**values) for answer in answers for values in answer.get("claims", ())]
+    # In the order of the ladder, whatever process was first.
+    report.claims = sorted(claims, key=lambda claim: RUNGS.index(claim.rung))
+    report.controls = [ControlOutcome(**answer["control"]) for answer in answers if "control" in answer]
+    report.seconds = time.perf_counter() - started
+    return report
+
+
+async def _run_all(tasks: list[dict[str, Any]], count: int, progress: Progress) -> list[dict[str, Any]]:
+    answers: list[dict[str, Any]] = [{} for _ in tasks]
+    waiting = iter(range(len(tasks)))
+
+    def tell(number: int) -> None:
+        kind = "rungs" if "rung" in tasks[number] else "controls"
+        of_kind = [n for n, task in enumerate(tasks) if ("rung" in task) == (kind == "rungs")]
+        progress(kind, sum(bool(answers[n]) for n in of_kind), len(of_kind))
+
+    async def work() -> None:
+        command = [sys.executable, "-m", "siguard.proofsim.worker"]
+        process = await trio.lowlevel.open_process(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={**_ALLOCATION, **os.environ}
+        )
+        assert process.stdin is not None  # noqa: S101 - asked for above
+        assert process.stdout is not None  # noqa: S101 - asked for above
+        lines = _Lines(process.stdout)
+        try:
+            for number in waiting:
+                line = b""
+                with suppress(trio.BrokenResourceError):  # it is gone already
+                    await process.stdin.send_all((json.dumps(tasks[number]) + "\n").encode())
+                    line = await lines.next()
+                if not line:
+                    what = tasks[number].get("rung", f"control {tasks[number].get('control')}")
+                    raise ProofFailedError(
+                        f"the process that checked {what!r} ended without an answer; its output is above"
+                    )
+                answers[number] = json.loads(line)
+                tell(number)
+        finally:
+            with trio.CancelScope(shield=True):
+                await process.stdin.aclose()
+                await process.stdout.aclose()
+                process.kill()
+                await process.wait()
+
+    progress("rungs", 0, sum("rung" in task for task in tasks))
+    progress("controls", 0, sum("control" in task for task in tasks))
+    try:
+        async with trio.open_nursery() as nursery:
+            for _ in range(count):
+                nursery.start_soon(work)
+    except* ProofFailedError as group:
+        raise group.exceptions[0] from None
+    return answers
+
+
+class _Lines:
+    """Whole lines of a byte stream."""
+
+    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
+        self._stream = stream
+        self._rest = b""
+
+    async def next(self) -> bytes:
+        """The next line without its end; empty when the stream has ended."""
+        while b"\n" not in self._rest:
+            chunk = await self._stream.receive_some(1 << 16)
+            if not chunk:
+                return b""
+            self._rest += chunk
+        line, _, self._rest = self._rest.partition(b"\n")
+        return line

@@ -1,0 +1,1 @@
+"""One module per rung of the ladder, each with ``check(scope) -> Iterable[Claim]``."""

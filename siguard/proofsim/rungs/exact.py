@@ -1,0 +1,109 @@
+"""Rungs 1 and 2 on tiny rings: all inputs, all sharings, all randomness; views counted, no statistics.
+
+One enumeration serves both: real views of any two hidden inputs against each other ("exact"), and real against
+simulated views ("simulation").
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import replace
+from functools import partial
+
+import trio
+
+from siguard.proofsim.claims import ALL, CORRUPTED_SETS, Claim, Corrupted, Scope
+from siguard.proofsim.enumeration import Instance
+from siguard.proofsim.exact import enumerate_views
+from siguard.proofsim.instances import queries, sequences, single_gates
+from siguard.proofsim.walk import gates_of_the_package
+from siguard.proofsim.wide import coupled, wide_cases
+
+#: Whether the adversary is given the coins of truncation, as the claim says.  A negative control says no.
+COINS_ARE_GIVEN = True
+
+
+def check(scope: Scope) -> Iterator[Claim]:
+    """Every instance for every corrupted set in scope; on Z_2 with each server as dealer."""
+    instances = [*single_gates(scope.full), *sequences(scope.full)]
+    instances += [
+        replace(instance, name=f"{instance.name}, dealer {dealer}", sessions=((0, dealer),))
+        for instance in single_gates(False)
+        for dealer in ("S0", "S1")
+        if max(one.bits for one in instance.rings) == 1
+    ]
+    servers = [one for one in scope.corrupted if not one.user]
+    # {S_i, U} without a user in the protocol is {S_i}: shown there, unless only the larger set was asked for.
+    servers += [s for one in scope.corrupted if one.server and (s := Corrupted(one.server, False)) not in servers]
+    yield from _claims(instances, servers)
+    yield from _claims(queries(scope.full), scope.corrupted)
+    for corrupted in servers:
+        yield from _wide_claims(corrupted, range(3 if scope.full else 1))
+    yield coverage()
+
+
+def battery(seed: int) -> Iterator[Claim]:
+    """What a negative control is shown: everything that takes milliseconds."""
+    servers = [one for one in CORRUPTED_SETS if not one.user]
+    small = [one for one in [*single_gates(False), *sequences(False)] if _bits(one) <= 2 or len(one.sessions) > 1]
+    yield from _claims([one for one in small if one.name not in _SLOW], servers)
+    yield from _claims([one for one in queries(False) if one.name not in _SLOW], CORRUPTED_SETS)
+
+
+#: A few tenths of a second for each set.
+_SLOW = {
+    "relu: Z_4",
+    "pair of gates: square, times itself, Z_4",
+    "pair of gates: truncated square, truncated, Z_4",
+    "query: product, Z_4",
+    "query: truncated product, Z_4",
+}
+
+
+def _bits(instance: Instance) -> int:
+    return sum(one.bits for one in instance.rings)
+
+
+def coverage() -> Claim:
+    """Every gate of the package has a case here; a new one without fails by name."""
+    covered = {name for one in [*single_gates(True), *queries(True)] for name in one.gates}
+    covered |= {name for one in wide_cases() for name in one.gates}
+    names = [gate.name for gate in gates_of_the_package()]
+    missing = [name for name in names if name not in covered]
+    problem = (
+        f"no instance covers {', '.join(missing)}: add one to siguard/proofsim/instances.py" if missing else ""
+    )
+    return Claim("every gate of the package is enumerated", "exact", ALL, len(names), not missing, problem=problem)
+
+
+def _wide_claims(corrupted: Corrupted, seeds: Iterable[int]) -> Iterator[Claim]:
+    """Gates too wide to enumerate: the hybrid model, by coupling, in every role that the server may have."""
+    for case in wide_cases():
+        problem, runs = "", 0
+        for seed in seeds:
+            for role in range(3):
+                found = trio.run(coupled, case.run, case.hidden, role, seed)
+                problem, runs = problem or found.problem, runs + found.runs
+        claim = f"equal views of {case.name}, 64 bits, hybrid: coupled"
+        yield Claim(claim, "exact", str(corrupted), runs, not problem, problem=problem)
+
+
+def _claims(instances: Sequence[Instance], corrupted: Sequence[Corrupted]) -> Iterator[Claim]:
+    for instance in instances:
+        for one in corrupted:
+            yield from claims_of(instance, one)
+
+
+def claims_of(instance: Instance, corrupted: Corrupted) -> Iterator[Claim]:
+    """What one enumeration shows: equal views and right values, and equality with the simulated view."""
+    found = trio.run(partial(enumerate_views, instance, corrupted, coins=COINS_ARE_GIVEN))
+    hidden, simulated = found.distances
+    problem = f"views differ by total variation {hidden:.3g}" if hidden else ""
+    if found.wrong:
+        problem += f"{'; ' if problem else ''}{found.wrong} of {found.cases} values are wrong"
+    yield Claim(
+        f"equal views of {instance.name}", "exact", str(corrupted), found.cases, not problem, problem=problem
+    )
+    problem = f"real and simulated views differ by total variation {simulated:.3g}" if simulated else ""
+    claim = f"simulated view of {instance.name}"
+    yield Claim(claim, "simulation", str(corrupted), found.cases, not problem, problem=problem)

@@ -1,0 +1,284 @@
+"""Rung "shape": what the network sees is the same for every input.
+
+The shape of a call is the list (link, step, round, kind, length) of all its frames, of all parties, in canonical
+order, with the servers named by their role; session ids, which are random, are no part of it.  All calls of one
+policy with one batch size must have one and the same shape: no statistics, no tolerance.
+
+Naming by role is a bijection for each dealer, so that equality here is equality of like dealers, and more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from itertools import product
+from typing import NamedTuple
+
+import numpy as np
+import trio
+
+from siguard.actors.cluster import Cluster, open_cluster
+from siguard.actors.messages import Request
+from siguard.actors.server import UPSTREAM, USER
+from siguard.actors.session import roles_for
+from siguard.errors import SiguardError
+from siguard.guard.config import GuardConfig
+from siguard.nn.model import FloatArray
+from siguard.proofsim.claims import ALL, Claim, Corrupted, Scope
+from siguard.proofsim.recorder import Recorder
+from siguard.proofsim.shape_cases import (
+    BoolArray,
+    Cases,
+    Setting,
+    accept_bits,
+    all_patterns,
+    find_cases,
+    walk_lanes,
+)
+from siguard.proofsim.shape_leak import iteration_leak
+from siguard.proofsim.view import Message, ShapeLine, View
+from siguard.transport.frame import Kind
+
+QUICK = (Setting((5, 6, 4), (4, 8, 1), GuardConfig(outer=2, inner=2), covers=1, seeds=3),)
+FULL = (
+    Setting((5, 6, 4), (4, 8, 1), GuardConfig(outer=2, inner=2), covers=4, seeds=50),
+    Setting((5, 6, 4), (4, 8, 1), GuardConfig(outer=3, inner=10), covers=2, seeds=20),
+    Setting((16, 32, 10), (10, 128, 64, 1), GuardConfig(), covers=1, seeds=10),
+    Setting((16, 32, 30), (30, 128, 64, 1), GuardConfig(), covers=1, seeds=3),
+)
+#: Seconds that a server waits for a frame: what is broken on purpose must not make the rung wait for long.
+_DEADLINE = 15.0
+#: The two ways into the servers: logits from upstream, features from the user.
+ENTRIES = ("guard", "query")
+#: Logits or features far outside what networks give, and ties of all classes.
+_EXTREMES = (0.0, 1e-9, 40.0, -40.0, 4000.0, -4000.0)
+
+
+def check(scope: Scope) -> list[Claim]:
+    """One claim for each policy and each thing that the shape must not depend on; see the module."""
+    claims = battery(scope.seed, scope)
+    return [*claims, _iteration_leak(scope)] if "siguard" in scope.policies else claims
+
+
+def battery(seed: int, scope: Scope | None = None) -> list[Claim]:
+    """What a negative control is shown: the cheapest policy and the one with a loop, unless ``scope`` says more."""
+    with _own_scheduler():
+        return trio.run(_check, scope or Scope(("label", "siguard"), seed=seed))
+
+
+def _iteration_leak(scope: Scope) -> Claim:
+    """What the fixed schedule is for: the attack on the counts of a loop that stops, and on the fixed count."""
+    leak = iteration_leak(scope.seed, full=scope.full)
+    problem = ""
+    if leak.interval[0] <= 0.5:
+        problem = (
+            "the attack on the counts of a loop that stops finds nothing, so it shows nothing of the fixed one"
+        )
+    elif leak.fixed_auc != 0.5:
+        problem = "the fixed count gives something away"
+    elif leak.agreeing != len(leak.compared):
+        problem = "the frames of the loop under MPC do not show the counts that were attacked"
+    detectable = leak.auc - leak.interval[0]
+    text = f"fixed count hides what a loop would tell: {leak}"
+    return Claim(text, "shape", ALL, leak.rows, not problem, detectable, problem)
+
+
+async def _check(scope: Scope) -> list[Claim]:
+    claims: list[Claim] = []
+    for setting in FULL if scope.full else QUICK:
+        cases = find_cases(setting, scope.seed)
+        recorder = Recorder()
+        with accept_bits() as bits:
+            async with open_cluster(
+                scope.seed, debug_open=True, deadline=_DEADLINE, wrap_link=recorder.wrap_link
+            ) as cluster:
+                caller = _Caller(cluster, recorder, cases, bits, scope.seed)
+                for policy in scope.policies:
+                    config = setting.siguard if policy == "siguard" else GuardConfig(policy)
+                    where = f" ({setting})" if scope.full else ""
+                    claims += [_named(claim, where) for claim in await _check_policy(caller, config)]
+    return claims
+
+
+def _named(claim: Claim, where: str) -> Claim:
+    return Claim(claim.claim + where, claim.rung, claim.corrupted, claim.cases, claim.holds, problem=claim.problem)
+
+
+# One call -------------------------------------------------------------------------------------------------
+
+
+class Run(NamedTuple):
+    """One call: what it was, in words, its shape, and how it failed if it did.
+
+    accepted: the accept pattern of each row; empty where the policy has none.
+    """
+
+    what: str
+    shape: list[ShapeLine]
+    error: str
+    accepted: list[str]
+
+    @property
+    def failure(self) -> str:
+        """The call and its error, in words; empty if it ended well."""
+        return self.error and f"{self.what} failed: {self.error}"
+
+
+@dataclass
+class _Caller:
+    cluster: Cluster
+    recorder: Recorder
+    cases: Cases
+    bits: list[BoolArray]
+    seed: int
+    calls: int = 0
+
+    async def call(self, entry: str, values: FloatArray, config: GuardConfig, what: str) -> Run:
+        """Guard rows by way of ``entry``, under a scheduler seed of this call's own, and note all frames."""
+        self.calls += 1
+        self.recorder.clear()
+        self.bits.clear()
+        trio._core._run._r.seed(f"{self.seed} {self.calls}")
+        error = ""
+        try:
+            if entry == "query":
+                result = await self.cluster.query(values, self.cases.model, self.cases.defender, config)
+            else:
+                result = await self.cluster.guard(values, self.cases.defender, config)
+            self.recorder.learn_steps(result.traffic.by_step())
+        except SiguardError as problem:
+            error = f"{type(problem).__name__}: {problem.message}"
+        messages = [event for event in self.recorder.events() if isinstance(event, Message) and not event.received]
+        accepted = [pattern for bits in self.bits for pattern in walk_lanes(bits, self.cases.setting.outer)]
+        shape, dealer = _by_role(messages)
+        return Run(f"{entry} of {what}, dealer {dealer}, call {self.calls}", shape, error, accepted)
+
+
+def _by_role(messages: list[Message]) -> tuple[list[ShapeLine], str]:
+    """The shape of a call, servers named by role, and its dealer, as the request says."""
+    start = next(m for m in messages if m.kind == Kind.START and m.sender in (USER, UPSTREAM))
+    dealer = Request.decode(start.array).dealer
+    names = {server: f"role {role}" for role, server in enumerate(roles_for(dealer))}
+
+    def renamed(line: ShapeLine) -> ShapeLine:
+        sender, receiver = line.link.split(">")
+        return line._replace(link=f"{names.get(sender, sender)}>{names.get(receiver, receiver)}")
+
+    # A view of everybody: what anybody on the network sees of it is its shape.
+    return sorted(map(renamed, View(Corrupted(None, False), list(messages)).shape())), dealer
+
+
+# Families of calls ----------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Family:
+    """Calls that must all have one shape; ``problem`` names the first frame that differs."""
+
+    detail: str
+    runs: int = 0
+    problem: str = ""
+    _first: dict[str, Run] = field(default_factory=dict)
+
+    def add(self, kind: str, run: Run) -> None:
+        """Compare a call with the first one of its kind."""
+        self.runs += 1
+        first = self._first.setdefault(kind, run)
+        if not self.problem:
+            self.problem = run.failure
+        if not self.problem and run.shape != first.shape:
+            self.problem = f"{run.what} is not like {first.what}: {first_difference(run.shape, first.shape)}"
+
+    def claim(self, policy: str) -> Claim:
+        """What the calls say."""
+        return Claim(
+            f"shape of {policy}: {self.detail}", "shape", ALL, self.runs, not self.problem, problem=self.problem
+        )
+
+
+def first_difference(one: list[ShapeLine], other: list[ShapeLine]) -> str:
+    """The first frame, by round, that only one of two shapes has; and their numbers of frames."""
+    only_one, only_other = set(one) - set(other), set(other) - set(one)
+    if not only_one | only_other:
+        return f"the same frames, but {len(one)} of them, not {len(other)}"
+    frame = min(only_one | only_other, key=lambda line: (line.round, line))
+    which = "former" if frame in only_one else "latter"
+    return (
+        f"{frame.link} {Kind(frame.kind).name} {frame.step}, round {frame.round}, {frame.length} bytes: only the "
+        f"{which} has this frame ({len(one)} frames against {len(other)})"
+    )
+
+
+async def _check_policy(caller: _Caller, config: GuardConfig) -> list[Claim]:
+    """All families of one policy.  After a family with a difference the ones that build on it are left out."""
+    policy, cases = config.policy, caller.cases
+    rows = [_Family(f"same for {what}") for what in ("members and non-members", "all labels")]
+    rows += [_Family("same for all accept patterns")] if policy == "siguard" else []
+    rows += [_Family("same for all dealers, read by role")]
+    for entry in ENTRIES:  # sharing of networks and grants are set-up, not part of a call
+        first = await caller.call(entry, _values(cases, entry)[:1], config, "a row")
+        if first.error:
+            return [Claim(f"shape of {policy}: a call ends well", "shape", ALL, 1, False, problem=first.failure)]
+
+    accepted: set[tuple[str, str, str]] = set()
+    for entry, row in product(ENTRIES, range(len(cases.label))):
+        run = await caller.call(entry, _values(cases, entry)[row : row + 1], config, cases.describe(row))
+        for family in rows:
+            family.add(entry, run)
+        accepted |= {(entry, "alone", pattern) for pattern in run.accepted}
+        if rows[0].problem:
+            return [family.claim(policy) for family in rows]
+
+    batches, schedulers = _Family("same for all batch contents"), _Family("same for all scheduler seeds")
+    for entry in ENTRIES:
+        for what, values in _batches(_values(cases, entry), caller.seed):
+            run = await caller.call(entry, values, config, what)
+            batches.add(entry, run)
+            accepted |= {(entry, "in a batch", pattern) for pattern in run.accepted}
+        for _ in range(cases.setting.seeds):
+            run = await caller.call(entry, _values(cases, entry)[:1], config, cases.describe(0))
+            schedulers.add(entry, run)
+    claims = [family.claim(policy) for family in (*rows, batches, schedulers)]
+    if policy == "siguard":
+        claims.insert(0, _all_patterns_claim(accepted, cases))
+    return claims
+
+
+def _values(cases: Cases, entry: str) -> FloatArray:
+    return cases.features if entry == "query" else cases.logits
+
+
+def _batches(values: FloatArray, seed: int) -> Iterable[tuple[str, FloatArray]]:
+    """Batches of one size with different contents."""
+    rng = np.random.default_rng(seed)
+    yield "all rows in one batch", values
+    yield "all rows, shuffled", rng.permutation(values)
+    yield "one row, repeated", np.repeat(values[:1], len(values), axis=0)
+    extreme = np.zeros_like(values)
+    extreme[:, 0] = np.resize(_EXTREMES, len(values))
+    yield "extreme values", extreme
+
+
+def _all_patterns_claim(accepted: set[tuple[str, str, str]], cases: Cases) -> Claim:
+    """Whether the servers' own bits showed every accept pattern, alone and in batches, by each entry."""
+    patterns = all_patterns(cases.setting.outer)
+    missing = sorted(set(product(ENTRIES, ("alone", "in a batch"), patterns)) - accepted)
+    return Claim(
+        f"accept patterns of siguard: all {len(patterns)} occur, alone and in a batch",
+        "shape",
+        ALL,
+        len(patterns),
+        not missing,
+        problem=f"never occurred under MPC: {'; '.join(' '.join(case) for case in missing)}" if missing else "",
+    )
+
+
+@contextmanager
+def _own_scheduler() -> Iterator[None]:
+    """Trio runs ready tasks in random order; calls here seed that, and it is put back as it was."""
+    state = trio._core._run._r.getstate()
+    try:
+        yield
+    finally:
+        trio._core._run._r.setstate(state)
