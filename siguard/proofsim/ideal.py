@@ -277,7 +277,7 @@ def hybrid(trusted: TrustedParty, session: bytes | None = None) -> Iterator[None
 
 def same_parts(one: Any, other: Any) -> bool:
     """Whether two outputs of a gate at one server are the same elements."""
-    if isinstance(one, list):
+    if isinstance(one, (list, tuple)):
         return len(one) == len(other) and all(map(same_parts, one, other))
     names = ("first", "second") if isinstance(one, Share) else ("value",)
     return one is other or all(np.array_equal(getattr(one, name), getattr(other, name)) for name in names)

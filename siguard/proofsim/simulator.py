@@ -9,6 +9,7 @@ send (`siguard.proofsim.simulation`).
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping
+from contextlib import AbstractContextManager
 from itertools import count
 from math import prod
 from typing import Any
@@ -21,14 +22,16 @@ from siguard.actors.messages import Request
 from siguard.actors.server import USER, Server
 from siguard.actors.session import ServerSession
 from siguard.errors import ProtocolError
+from siguard.mpc.gate import CLIENT
 from siguard.mpc.io import simulate_answer
 from siguard.mpc.party import Party
 from siguard.prf import KEY_BYTES, PairwiseRandomness, RandomnessSource, derive_key
 from siguard.proofsim import stage as stage_module
-from siguard.proofsim.calls import begin_call, refuse_failed_sessions, roles_of
+from siguard.proofsim.bound import BoundCoins, Coins
+from siguard.proofsim.calls import answer_parts, begin_call, refuse_failed_sessions, roles_of
 from siguard.proofsim.ideal import FreshParts, OwnParts, RecordedParts
 from siguard.proofsim.queries import Networks, Query, run_ideal, share_networks
-from siguard.proofsim.simulation import CoinsOnly, Uniform, simulators_answer
+from siguard.proofsim.simulation import CoinsOnly, Uniform, around_gates, simulators_answer
 from siguard.proofsim.stage import Stage, open_stage
 from siguard.proofsim.view import Message, View, digest_of
 from siguard.proofsim.walk import Gate
@@ -43,8 +46,9 @@ Functionality = Callable[[bytes, int, OwnParts, dict[str, Networks] | None], Awa
 
 
 class _Simulator:
-    def __init__(self, view: View, functionality: Functionality, seed: int) -> None:
+    def __init__(self, view: View, functionality: Functionality, seed: int, coins: Coins | None) -> None:
         self._view = view
+        self._bound = None if coins is None else BoundCoins(view, coins, seed)
         self._functionality = functionality
         self._seed = seed
         self._rounds = {(m.session, m.peer, digest_of(m.step)): m.round for m in view.messages if m.received}
@@ -55,17 +59,9 @@ class _Simulator:
 
     async def run(self) -> View:
         view = self._view
-        async with open_stage(view, self._tape) as stage:
-            simulators = simulators_answer(
-                self._coins_at,
-                lambda session, sender, path: self._rounds.get((session, sender, digest_of(path)), 0),
-                after=self._note,
-                deliver=lambda channel, sender, frame: stage.give(
-                    channel.mailbox.party, sender, encode_frame(frame)
-                ),
-                honest_client=lambda client: client not in view.corrupted.parties,
-            )
-            with simulators:
+        tape = self._tape if self._bound is None else self._bound.tape
+        async with open_stage(view, tape) as stage:
+            with self._simulators(stage):
                 for message in view.messages:
                     await self._next(stage, message)
                 await stage.until_answered()
@@ -73,6 +69,33 @@ class _Simulator:
             seen = stage.recorder.view(view.corrupted, owner_key=view.owner_key)
             seen.answers = stage.answers
         return seen
+
+    def _simulators(self, stage: Stage) -> AbstractContextManager[None]:
+        """Post what honest parties would send: for coins of the simulator's own, or for given ones."""
+
+        def deliver(channel: ServerSession, sender: str, frame: Frame) -> None:
+            stage.give(channel.mailbox.party, sender, encode_frame(frame))
+
+        def honest(client: str) -> bool:
+            return client not in self._view.corrupted.parties
+
+        def round_of(session: bytes, sender: str, path: str) -> int:
+            return self._rounds.get((session, sender, digest_of(path)), 0)
+
+        def before(gate: Gate, party: Party, arguments: tuple[Any, ...], options: dict[str, Any]) -> None:
+            channel, bound = party.channel, self._bound
+            if bound is None or not isinstance(channel, ServerSession):
+                return
+            received = bound.before(gate, party, arguments)
+            if received is not None and (received[0] != CLIENT or honest(channel.client)):
+                sender = channel.client if received[0] == CLIENT else channel.roles[received[0]]
+                session = channel.mailbox.session
+                depth = round_of(session, sender, party.path)
+                deliver(channel, sender, Frame(Kind.DATA, session, digest_of(party.path), depth, received[1]))
+
+        if self._bound is not None:
+            return around_gates(before, self._note)
+        return simulators_answer(self._coins_at, round_of, after=self._note, deliver=deliver, honest_client=honest)
 
     async def _next(self, stage: Stage, message: Message) -> None:
         if not message.received:
@@ -180,7 +203,23 @@ def ideal_answers(queries: Mapping[bytes, Query], dealers: Mapping[bytes, str], 
     return functionality
 
 
-async def simulate(view: View, functionality: Functionality, seed: int) -> View:
-    """A simulated view with the shape of ``view``.  Raises `ProtocolError` where the corrupted code gets stuck."""
+async def simulate(view: View, functionality: Functionality, seed: int, coins: Coins | None = None) -> View:
+    """A simulated view with the shape of ``view``.
+
+    coins: the corrupted server's own parts, as the functionality hands them out; when left out the simulator takes
+    its own, and ``functionality`` is given them.  Raises `ProtocolError` where the corrupted code gets stuck.
+    """
     refuse_failed_sessions(view)
-    return await _Simulator(view, functionality, seed).run()
+    return await _Simulator(view, functionality, seed, coins).run()
+
+
+def same_answers(view: View) -> Functionality:
+    """Hands out the answers that a view's user was given, as ring elements, whatever the coins."""
+
+    async def functionality(
+        session: bytes, role: int, parts: OwnParts, held: dict[str, Networks] | None
+    ) -> RingArray:
+        first, second = (part.array for part in answer_parts(view, session) if part.received)
+        return Z64.add(first, second)
+
+    return functionality

@@ -19,6 +19,7 @@ from siguard.errors import SiguardError
 from siguard.guard.config import GuardConfig
 from siguard.mpc.party import DEALER
 from siguard.nn.model import Defender, Model
+from siguard.proofsim.bound import Coins
 from siguard.proofsim.claims import Claim, Corrupted, Scope
 from siguard.proofsim.compared import compare_with_simulated, differences, member_views, tell_apart
 from siguard.proofsim.distinguisher import Distinguished
@@ -27,7 +28,7 @@ from siguard.proofsim.membership import MANY_ROWS, ROWS
 from siguard.proofsim.queries import Networks, Query, WorldRun, run_ideal, run_real, share_networks
 from siguard.proofsim.recordings import FULL, QUICK, Recording, record, small_networks
 from siguard.proofsim.replay import replay
-from siguard.proofsim.simulator import ideal_answers, simulate
+from siguard.proofsim.simulator import ideal_answers, same_answers, simulate
 from siguard.proofsim.wide import first_difference
 
 Network = TypeVar("Network", Model, Defender)
@@ -44,7 +45,7 @@ def check(scope: Scope) -> Iterator[Claim]:
         config = (FULL if scope.full else QUICK)[policy]
         recording = trio.run(record, config, scope.seed)
         for corrupted in scope.corrupted:
-            yield _replayed(policy, recording, corrupted)
+            yield from _replayed_and_swapped(policy, recording, corrupted, scope.seed)
             yield _simulated(policy, recording, corrupted, scope.seed)
         yield from _functions(policy, config, tuple(servers), scope)
         for server in servers:
@@ -65,8 +66,7 @@ def battery(seed: int) -> Iterator[Claim]:
             yield _coupled(policy, config, server, seed)
         recording = trio.run(partial(record, config, seed, queries=1))
         for corrupted in (Corrupted("S0", True), Corrupted("S1", True)):
-            yield _replayed(policy, recording, corrupted)
-            yield _simulated(policy, recording, corrupted, seed)
+            yield from _replayed_and_swapped(policy, recording, corrupted, seed)
 
 
 def _for_all(claim: Claim, sets: Iterable[Corrupted]) -> Iterator[Claim]:
@@ -80,20 +80,46 @@ def _claim(text: str, corrupted: Corrupted, cases: int, problem: str, detectable
 # --- replay and simulation of whole sessions --------------------------------------------------------------
 
 
-def _replayed(policy: str, recording: Recording, corrupted: Corrupted) -> Claim:
-    """The view is complete: the parties' own code, given it, sends the same bytes and gets the same answers."""
+def _replayed_and_swapped(policy: str, recording: Recording, corrupted: Corrupted, seed: int) -> Iterator[Claim]:
+    """The view is complete: the parties' own code, given it, sends the same bytes and gets the same answers.
+
+    Then honest messages are swapped for simulated ones, made for the same answers and coins: the user's own code
+    must come to the same answers, bit for bit, and the server's to the same parts.
+    """
     view = recording.view(corrupted)
-    problem = ""
+    problem, swapped = "", ""
     try:
-        problems = trio.run(replay, view).problems
-        problem = problems[0] if problems else ""
+        again = trio.run(replay, view)
+        problem = next(iter(again.problems), "")
+        given = again.coins if corrupted.server else None
+        simulated = trio.run(simulate, view, same_answers(view), seed, given)
+        played = trio.run(replay, simulated)
+        swapped = next(iter(played.problems), "")
+        if simulated.shape() != view.shape():
+            swapped = "the simulated view has another shape than the real one"
+        elif simulated.answers != view.answers:
+            swapped = "the user's own code comes to another answer"
+        elif corrupted.server and [m.payload for m in simulated.received] == [m.payload for m in view.received]:
+            swapped = "no message was swapped"
+        elif corrupted.server and not _same_coins(again.coins, played.coins):
+            swapped = "the server's own code comes to other parts"
     except SiguardError as error:
-        problem = str(error)
-    return _claim(f"replay reproduces the view: {policy}", corrupted, len(view.events), problem)
+        problem = swapped = str(error)
+    yield _claim(f"replay reproduces the view: {policy}", corrupted, len(view.events), problem)
+    text = f"simulated messages, same answer and coins, give the user the same answer: {policy}"
+    yield _claim(text, corrupted, len(view.events), swapped)
+
+
+def _same_coins(one: Coins, other: Coins) -> bool:
+    return one.keys() == other.keys() and all(
+        one[session].keys() == other[session].keys()
+        and all(same_parts(result, other[session][place]) for place, result in one[session].items())
+        for session in one
+    )
 
 
 def _simulated(policy: str, recording: Recording, corrupted: Corrupted, seed: int) -> Claim:
-    """Honest messages swapped for simulated ones: same shape, the user gets F(inputs; coins), and it replays."""
+    """The same for coins of the simulator's own: same shape, the user gets F(inputs; coins), and it replays."""
     view = recording.view(corrupted)
     problem = ""
     try:
