@@ -22,8 +22,8 @@ from siguard.proofsim.worker import scope_to_dict
 #: Called with (what is being done, done, total).
 Progress = Callable[[str, int, int], None]
 
-#: Rungs whose work is by policy, and may be spread.
-_BY_POLICY = ("shape", "content")
+#: Rungs whose work may be spread, over policies or over corrupted servers.
+_BY_POLICY, _BY_SERVER = ("shape", "content"), ("exact",)
 #: Enumerations fill and drop arrays of megabytes all the time: glibc is to keep the memory, which saves a tenth of
 #: the time.  Other systems do not look at it.
 _ALLOCATION = {"MALLOC_MMAP_THRESHOLD_": "1000000000", "MALLOC_TRIM_THRESHOLD_": "1000000000"}
@@ -44,9 +44,15 @@ def _tasks(scope: Scope) -> list[dict[str, Any]]:
     from siguard.proofsim.controls import CONTROLS
 
     tasks: list[dict[str, Any]] = []
-    for rung in sorted(RUNGS, key=lambda rung: rung not in ("exact", *_BY_POLICY)):
-        parts = [(policy,) for policy in scope.policies] if rung in _BY_POLICY else [scope.policies]
-        tasks += [{"rung": rung, "scope": scope_to_dict(replace(scope, policies=part))} for part in parts]
+    for rung in sorted(RUNGS, key=lambda rung: rung not in (*_BY_SERVER, *_BY_POLICY)):
+        parts = [scope]
+        if rung in _BY_POLICY:
+            parts = [replace(scope, policies=(policy,)) for policy in scope.policies]
+        elif rung in _BY_SERVER:
+            servers = dict.fromkeys(one.server for one in scope.corrupted)
+            sets = [tuple(one for one in scope.corrupted if one.server == server) for server in servers]
+            parts = [replace(scope, corrupted=part) for part in sets]
+        tasks += [{"rung": rung, "scope": scope_to_dict(part)} for part in parts]
     return tasks + [{"control": number, "scope": scope_to_dict(scope)} for number in range(len(CONTROLS))]
 
 
@@ -63,8 +69,8 @@ def prove(scope: Scope, progress: Progress = _silent, workers: int | None = None
     answers = trio.run(partial(_run_all, tasks, count, progress))
     report = ProofReport(scope)
     claims = [Claim(**values) for answer in answers for values in answer.get("claims", ())]
-    # In the order of the ladder, whatever process was first.
-    report.claims = sorted(claims, key=lambda claim: RUNGS.index(claim.rung))
+    # In the order of the ladder, whatever process was first; what every part of a rung states, once.
+    report.claims = sorted(dict.fromkeys(claims), key=lambda claim: RUNGS.index(claim.rung))
     report.controls = [ControlOutcome(**answer["control"]) for answer in answers if "control" in answer]
     report.seconds = time.perf_counter() - started
     return report
@@ -74,10 +80,11 @@ async def _run_all(tasks: list[dict[str, Any]], count: int, progress: Progress) 
     answers: list[dict[str, Any]] = [{} for _ in tasks]
     waiting = iter(range(len(tasks)))
 
-    def tell(number: int) -> None:
+    def tell(number: int, seconds: float) -> None:
         kind = "rungs" if "rung" in tasks[number] else "controls"
         of_kind = [n for n, task in enumerate(tasks) if ("rung" in task) == (kind == "rungs")]
-        progress(kind, sum(bool(answers[n]) for n in of_kind), len(of_kind))
+        stage = f"{kind}: {_named(tasks[number])}, {seconds:.1f} s"
+        progress(stage, sum(bool(answers[n]) for n in of_kind), len(of_kind))
 
     async def work() -> None:
         command = [sys.executable, "-m", "siguard.proofsim.worker"]
@@ -89,17 +96,15 @@ async def _run_all(tasks: list[dict[str, Any]], count: int, progress: Progress) 
         lines = _Lines(process.stdout)
         try:
             for number in waiting:
-                line = b""
+                line, started = b"", time.perf_counter()
                 with suppress(trio.BrokenResourceError):  # it is gone already
                     await process.stdin.send_all((json.dumps(tasks[number]) + "\n").encode())
                     line = await lines.next()
                 if not line:
-                    what = tasks[number].get("rung", f"control {tasks[number].get('control')}")
-                    raise ProofFailedError(
-                        f"the process that checked {what!r} ended without an answer; its output is above"
-                    )
+                    what = _named(tasks[number])
+                    raise ProofFailedError(f"the process that checked {what} ended without an answer, see above")
                 answers[number] = json.loads(line)
-                tell(number)
+                tell(number, time.perf_counter() - started)
         finally:
             with trio.CancelScope(shield=True):
                 await process.stdin.aclose()
@@ -116,6 +121,13 @@ async def _run_all(tasks: list[dict[str, Any]], count: int, progress: Progress) 
     except* ProofFailedError as group:
         raise group.exceptions[0] from None
     return answers
+
+
+def _named(task: dict[str, Any]) -> str:
+    if "control" in task:
+        return f"control {task['control']}"
+    parts = {"exact": task["scope"]["corrupted"]}.get(task["rung"], task["scope"]["policies"])
+    return f"{task['rung']} of {' '.join(f'{{{part}}}' if task['rung'] == 'exact' else part for part in parts)}"
 
 
 class _Lines:
