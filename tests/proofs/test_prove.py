@@ -53,24 +53,29 @@ def test_a_scope_travels_as_json(scope: Scope) -> None:
 
 @settings(max_examples=25)
 @given(scope=SCOPES)
-def test_every_rung_policy_and_control_is_one_task(scope: Scope) -> None:
+def test_every_rung_policy_set_and_control_is_one_task(scope: Scope) -> None:
     tasks: list[dict[str, Any]] = json.loads(json.dumps(module._tasks(scope)))
     assert [task["control"] for task in tasks if "control" in task] == list(range(len(CONTROLS)))
-    checked: Counter[tuple[str, str]] = Counter()
+    checked: Counter[tuple[str, str, Corrupted]] = Counter()
     for task in tasks:
         assert ("rung" in task) != ("control" in task)
         given_scope = scope_from_dict(task["scope"])
-        assert replace(given_scope, policies=scope.policies) == scope, "only policies are spread"
         if "rung" in task:
-            checked.update((task["rung"], policy) for policy in given_scope.policies)
+            spread = replace(given_scope, policies=scope.policies, corrupted=scope.corrupted)
+            assert spread == scope, "only policies and sets are spread"
+            checked.update(
+                (task["rung"], policy, one) for policy in given_scope.policies for one in given_scope.corrupted
+            )
         else:
             assert given_scope == scope
-    assert checked == Counter((rung, policy) for rung in RUNGS for policy in scope.policies)
+    every = ((rung, policy, one) for rung in RUNGS for policy in scope.policies for one in scope.corrupted)
+    assert checked == Counter(every)
 
 
 def test_long_tasks_come_first() -> None:
     rungs = [task["rung"] for task in module._tasks(Scope(tuple(POLICIES))) if "rung" in task]
-    assert set(rungs[: 1 + 2 * len(POLICIES)]) == {"exact", "shape", "content"}
+    assert set(rungs[: 4 + 2 * len(POLICIES)]) == {"exact", "shape", "content"}
+    assert Counter(rungs)["exact"] == 4, "one for each server, and the user alone"
     assert Counter(rungs)["shape"] == Counter(rungs)["content"] == len(POLICIES)
 
 
@@ -202,7 +207,9 @@ def test_the_json_form_has_the_keys_that_are_promised(run: Run) -> None:
 def test_progress_counts_up_to_the_end(run: Run) -> None:
     assert run.progress[:2] == [("rungs", 0, 2), ("controls", 0, 2)]
     for stage in ("rungs", "controls"):
-        assert [one for one in run.progress if one[0] == stage] == [(stage, n, 2) for n in range(3)]
+        told = [one for one in run.progress if one[0].partition(":")[0] == stage]
+        assert [(done, total) for _, done, total in told] == [(n, 2) for n in range(3)]
+        assert all(" s" in text for text, done, _ in told if done), "what took how long"
 
 
 def test_all_processes_end_with_the_run(run: Run) -> None:
@@ -226,7 +233,7 @@ def test_a_process_that_dies_is_named_and_no_other_goes_on(capfd: pytest.Capture
     started = time.perf_counter()
     with (
         processes_of([long, rung_task("no-such-rung")]) as processes,
-        pytest.raises(ProofFailedError, match="'no-such-rung' ended without an answer"),
+        pytest.raises(ProofFailedError, match="no-such-rung of label ended without an answer"),
     ):
         prove(LABEL, workers=2)
     assert time.perf_counter() - started < 20
@@ -240,7 +247,7 @@ def test_a_process_that_dies_is_named_and_no_other_goes_on(capfd: pytest.Capture
 def test_a_control_whose_process_dies_is_named() -> None:
     with (
         processes_of([control_task(len(CONTROLS))]) as processes,
-        pytest.raises(ProofFailedError, match=f"'control {len(CONTROLS)}' ended without"),
+        pytest.raises(ProofFailedError, match=f"control {len(CONTROLS)} ended without"),
     ):
         prove(LABEL, workers=1)
     assert processes[0].returncode
@@ -257,7 +264,7 @@ def test_a_process_that_is_gone_before_its_task_is_named(monkeypatch: pytest.Mon
 
     monkeypatch.setattr(module, "_tasks", lambda scope: [rung_task("taint")])
     monkeypatch.setattr(trio.lowlevel, "open_process", gone)
-    with pytest.raises(ProofFailedError, match="'taint' ended without an answer"):
+    with pytest.raises(ProofFailedError, match="taint of label ended without an answer"):
         prove(LABEL, workers=1)
 
 
