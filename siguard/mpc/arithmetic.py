@@ -170,7 +170,7 @@ def together_cost(*parts: tuple[int, int]) -> Cost:
 def simulate_together(simulation: Simulation, party: Party, terms: Sequence[Additive]) -> None:
     """As `simulate_exchange`, one part after the other in one frame."""
     if not party.is_dealer:
-        message = _bytes_of([simulation.uniform(x.ring, x.shape) for x in terms])
+        message = bytes_of([simulation.uniform(x.ring, x.shape) for x in terms])
         simulation.receives(1 - party.role, party.path, message)
 
 
@@ -185,7 +185,7 @@ async def remask_together(party: Party, terms: Sequence[Additive]) -> list[Share
     if party.is_dealer:
         return [await remask(step, x) for step, x in zip(steps, terms, strict=True)]
     masked = [_masked(step, x) for step, x in zip(steps, terms, strict=True)]
-    mine = _bytes_of([part for _, part in masked])
+    mine = bytes_of([part for _, part in masked])
     theirs, depth = await party.exchange(mine, BYTES, depth)
     results, start = [], 0
     for x, (mask, part) in zip(terms, masked, strict=True):
@@ -195,7 +195,8 @@ async def remask_together(party: Party, terms: Sequence[Additive]) -> list[Share
     return results
 
 
-def _bytes_of(arrays: Sequence[RingArray]) -> RingArray:
+def bytes_of(arrays: Sequence[RingArray]) -> RingArray:
+    """Several arrays as the payload of one frame."""
     return np.concatenate([np.ascontiguousarray(array).view(np.uint8).reshape(-1) for array in arrays])
 
 

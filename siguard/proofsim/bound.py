@@ -14,7 +14,7 @@ import numpy as np
 
 from siguard.actors.session import ServerSession, pair_name
 from siguard.errors import ProtocolError
-from siguard.mpc.arithmetic import _bytes_of
+from siguard.mpc.arithmetic import bytes_of
 from siguard.mpc.gate import CLIENT, composed
 from siguard.mpc.party import Party
 from siguard.prf import KEY_BYTES, PairwiseRandomness, RandomnessSource, derive_key
@@ -137,7 +137,7 @@ def _together(gate: _Binding, out: Any) -> Received:
         for index, (x, one) in enumerate(zip(gate.arguments[0], out, strict=True))
     ]
     messages = [part[1] for part in parts if part is not None]
-    return (1 - gate.role, _bytes_of(messages)) if messages else None
+    return (1 - gate.role, bytes_of(messages)) if messages else None
 
 
 def _one_remask(gate: _Binding, x: Any, out: Any, path: str | None) -> Received:

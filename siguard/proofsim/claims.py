@@ -133,8 +133,9 @@ class ProofReport:
 
     @property
     def holds(self) -> bool:
-        """Whether there is a claim, every claim holds, and every control was caught where it should be."""
-        return bool(self.claims) and all(c.holds for c in self.claims) and all(c.caught for c in self.controls)
+        """Whether there are claims and controls, all claims hold, all controls were caught where they should."""
+        tested = bool(self.claims) and bool(self.controls)
+        return tested and all(c.holds for c in self.claims) and all(c.caught for c in self.controls)
 
     def to_json(self) -> str:
         """One JSON object, as ``siguard prove --json`` prints it."""

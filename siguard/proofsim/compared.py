@@ -30,7 +30,7 @@ from siguard.transport.frame import SESSION_BYTES, Frame, Kind, encode_frame
 
 _DEALER = "S2"
 #: Power with which a planted leak is found: one that is missed by chance would fail a run.
-_SURE = 1 - 1e-5
+_SURE = 1 - 1e-7
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,9 @@ def _to_user(view: View) -> list[Message]:
 
 
 def tell_apart(views: MemberViews, seed: int, alpha: float) -> tuple[Distinguished, Distinguished, float]:
-    """Train a distinguisher on the full views of the rows that are kept; what is free of the tapes drawn anew.
+    """Train a distinguisher on the views of the rows that are kept; what is free of the tapes is drawn anew.
+
+    It is given a summary of every draw and message (`siguard.proofsim.rowwise`).
 
     Returns what it found, what it found of a planted leak, and the advantage that the planted leak gives: the
     smallest for which there are enough views to be sure of it, so that finding nothing means something.

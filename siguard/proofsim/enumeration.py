@@ -39,7 +39,8 @@ class Instance:
 
     name: "family: detail".  gates: which gates of the package it covers, as ``module.name``.
     rings: of the wires it starts from, one scalar each.  run: called at each server with the wires.
-    right: (input values (cases, wires), recombined outputs (cases, n)) -> bool per case; a user's input comes last.
+    right: the functionality, see `siguard.proofsim.functionalities`: (input values (cases, wires), recombined
+    outputs (cases, n), openings of truncations) -> bool per case.
     word_bits: how many bits of a packed word are used, where words are drawn case by case.
     user_ring: the ring of an input that the user shares at the step "input" and of the answer it receives; without
     ``user_shares`` of the answer only.
@@ -51,7 +52,7 @@ class Instance:
     gates: tuple[str, ...]
     rings: tuple[Ring, ...]
     run: GateUnderTest
-    right: Callable[[Values, Values], npt.NDArray[np.bool_]] | None = None
+    right: Callable[[Values, Values, Values], npt.NDArray[np.bool_]]
     word_bits: int = 64
     user_ring: Ring | None = None
     user_shares: bool = True

@@ -242,10 +242,6 @@ IDEALS: dict[str, Ideal] = {
 }
 
 
-#: Keywords of primitive gates that say how work is done or addressed, not what is computed.
-_SILENT_OPTIONS = {"work", "purpose"}
-
-
 @contextmanager
 def hybrid(trusted: TrustedParty, session: bytes | None = None) -> Iterator[None]:
     """While open, every primitive gate is a call of the trusted party.
@@ -260,8 +256,9 @@ def hybrid(trusted: TrustedParty, session: bytes | None = None) -> Iterator[None
             if session is not None and party.channel.mailbox.session != session:  # type: ignore[attr-defined]
                 return await current(party, *arguments, **options)
             if options:
-                bound = parameters.bind(party, *arguments, **options).arguments
-                arguments = tuple(value for key, value in list(bound.items())[1:] if key not in _SILENT_OPTIONS)
+                bound = parameters.bind(party, *arguments, **options)
+                bound.apply_defaults()
+                arguments = bound.args[1:]
             return await trusted.call(name, party, arguments, ideal)
 
         return call

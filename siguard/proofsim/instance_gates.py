@@ -45,11 +45,15 @@ def _column(wires: Wires) -> Share:
 
 
 async def dealt(party: Party, x: Wires) -> Additive:
-    return await deal(party, x[0].ring, x[0].shape, lambda: x[0].mask(), 0)
+    """The mask of a wire, dealt, plus its public part: the value again."""
+    terms = await deal(party, x[0].ring, x[0].shape, lambda: x[0].mask(), 0)
+    return terms.map(lambda part: x[0].ring.add(part, x[0].masked())) if party.role == 0 else terms
 
 
 async def dealt_wire(party: Party, x: Wires) -> Share:
-    return await deal_wire(party, x[0].ring, x[0].shape, lambda: x[0].mask(), 0)
+    """The mask of a wire, dealt as a wire, with the public part put back."""
+    wire = await deal_wire(party, x[0].ring, x[0].shape, lambda: x[0].mask(), 0)
+    return wire if party.is_dealer else wire.with_masked(x[0].masked())
 
 
 async def opened(party: Party, x: Wires) -> Opened:

@@ -4,7 +4,8 @@
 starts where z1 ended, is a non-member to h, and its own noise is *not* accepted, so that it is answered as it is.
 Accept bits differ, membership differs, the answer is the same.
 `linesearch`: two logits that differ in the label's only: the candidates are the same, the member is more confident.
-`label`: two rows of one label.  `none`: rows that differ below the resolution of an answer; nothing else can agree.
+`label`: natural pairs, a row of handwritten digits that a model was trained on and one that it was not.
+`none`: rows that differ below the resolution of an answer; nothing else can agree.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cache
+from typing import TYPE_CHECKING
 
 import numpy as np
 import numpy.typing as npt
@@ -27,12 +29,15 @@ from siguard.proofsim.ideal import FreshParts, TrustedParty
 from siguard.proofsim.queries import Networks, Query, run_ideal, share_networks
 from siguard.ring import Z64, RingArray, encode
 
+if TYPE_CHECKING:
+    from siguard.proofsim.shape_leak import Target
+
 #: Rows in one batch, quick and full: primes, so that it is seen which axis of an array holds the rows.
 ROWS, MANY_ROWS = 521, 2053
 #: Fewer classes mean fewer entries whose rounding has to agree: with two, half of the pairs get one answer.
-CLASSES = {"siguard": 2, "linesearch": 3, "label": 3, "none": 3}
+CLASSES = {"siguard": 2, "linesearch": 3, "none": 3}
 _CANDIDATES = 4000
-_DISTINCT = 4
+_DISTINCT = 100
 
 CONFIGS = {
     "siguard": GuardConfig("siguard", outer=1, inner=2),
@@ -87,8 +92,8 @@ def classifier(classes: int) -> Defender:
 
 async def paired_queries(policy: str, role: int, seed: int, rows: int = ROWS, dealer: str = "S2") -> PairedQueries:
     """Pairs for the server in ``role``; seed: of the coins, and of which rows are paired."""
-    config, defender = CONFIGS[policy], classifier(CLASSES[policy])
-    first, partner = _rows(policy, seed, rows)
+    config = CONFIGS[policy]
+    defender, first, partner = _rows(policy, seed, rows)
     member = Query(config, defender, None, _on_grid(first))
     networks = share_networks(member, seed)
     seen = Observed()
@@ -106,7 +111,7 @@ async def paired_queries(policy: str, role: int, seed: int, rows: int = ROWS, de
     kept &= np.asarray((member.value != other.value).any(axis=1))
     if policy == "siguard":
         kept &= seen.value("chosen").any(axis=1) & ~seen_other.value("chosen").any(axis=1)
-    if policy != "none":
+    if policy in ("siguard", "linesearch"):
         kept &= (_membership(member) > 0) & (_membership(other) <= 0)
     return PairedQueries(member, other, networks, member_run, other_run, kept)
 
@@ -123,18 +128,20 @@ def _on_grid(logits: FloatArray) -> RingArray:
     return Z64.constant(Z64.signed(relative) << (LOGIT_BITS - FRACTION_BITS))
 
 
-def _rows(policy: str, seed: int, rows: int) -> tuple[FloatArray, FloatArray]:
-    """A batch of member rows and of their partners (for `siguard` the partners follow from a run)."""
+def _rows(policy: str, seed: int, rows: int) -> tuple[Defender, FloatArray, FloatArray]:
+    """h, a batch of member rows, and of their partners (for `siguard` the partners follow from a run)."""
     rng = np.random.default_rng([seed, 0x3E])
-    found: dict[str, Callable[[np.random.Generator], tuple[FloatArray, FloatArray]]] = {
-        "siguard": _moved_rows,
-        "linesearch": _shifted_rows,
-        "label": _labelled_rows,
-        "none": _flushed_rows,
-    }
-    member, partner = found[policy](rng)
+    if policy == "label":
+        defender, member, partner = _natural_rows(rng, seed)
+    else:
+        found: dict[str, Callable[[np.random.Generator], tuple[FloatArray, FloatArray]]] = {
+            "siguard": _moved_rows,
+            "linesearch": _shifted_rows,
+            "none": _flushed_rows,
+        }
+        defender, (member, partner) = classifier(CLASSES[policy]), found[policy](rng)
     order = np.arange(rows) % len(member)
-    return member[order], partner[order]
+    return defender, member[order], partner[order]
 
 
 def _moved_rows(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
@@ -166,15 +173,28 @@ def _shifted_rows(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     return sure[good][:_DISTINCT], unsure[good][:_DISTINCT]
 
 
-def _labelled_rows(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    classes = CLASSES["label"]
-    z = rng.normal(size=(_CANDIDATES, classes)) * 2
-    h, label = classifier(classes)(reference.softmax(z))[:, 0], z.argmax(axis=1)
-    members, others = z[(h > 0.05) & (label == 1)], z[(h < -0.05) & (label == 1)]
-    return members[:_DISTINCT], others[:_DISTINCT]
+@cache
+def _digits(seed: int) -> Target:
+    from siguard.proofsim.shape_leak import digits_target  # scikit-learn loads slowly
+
+    return digits_target(seed)
+
+
+def _natural_rows(rng: np.random.Generator, seed: int) -> tuple[Defender, FloatArray, FloatArray]:
+    """Each member of a model of digits with a non-member that the model gives the same label."""
+    target = _digits(seed)
+    label = target.logits.argmax(axis=1)
+    members, partners = [], []
+    for row in np.flatnonzero(target.member == 1):
+        others = np.flatnonzero((target.member == 0) & (label == label[row]))
+        if len(others):
+            members.append(row)
+            partners.append(rng.choice(others))
+    return target.defender, target.logits[members], target.logits[partners]
 
 
 def _flushed_rows(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
-    z = np.array([[0.0, -1.5, -20.0], [-30.0, 0.0, -0.5], [0.0, -40.0, -25.0]])
+    z = rng.normal(size=(_DISTINCT, CLASSES["none"]))
+    z[np.arange(_DISTINCT), rng.integers(0, CLASSES["none"], _DISTINCT)] -= rng.uniform(20, 40, _DISTINCT)
     below = z < -15
     return z, np.where(below, z - rng.uniform(1, 20, z.shape), z)

@@ -1,8 +1,7 @@
 """A view of a batch, row by row: what a distinguisher is given of each query in it.
 
-All of the view is used: of every draw and every message a row's first word, its last one, and the sum of all its
-words; and for every exchange the sum of what the corrupted server sent and what it received, which is what it can
-compute at once (the opened value).
+Every draw and every message is used, in summary: a row's first word, its last one, and the sum of all its words;
+and for every exchange the same of the sum of what the corrupted server sent and received, the opened value.
 """
 
 from __future__ import annotations

@@ -58,15 +58,14 @@ class Target:
 class IterationLeak:
     """What an attacker learns of membership from iteration counts alone, on targets it did not learn from.
 
-    interval: the 95 % bootstrap interval of ``auc``.  fixed_auc: of the same attack on the shipped guard's constant
-    count.  medians: of the counts of members and of non-members.
+    interval: the 95 % bootstrap interval of ``auc``, for these targets.  medians: of the counts of members and of
+    non-members.
     compared: (count in float64, count a server saw under MPC) of some rows.
     """
 
     auc: float
     interval: tuple[float, float]
     balanced_accuracy: float
-    fixed_auc: float
     medians: tuple[float, float]
     rows: int
     targets: int
@@ -83,9 +82,8 @@ class IterationLeak:
         return (
             f"an attacker gains AUC {self.auc:.2f} [{low:.2f}, {high:.2f}], balanced accuracy "
             f"{self.balanced_accuracy:.2f}, from the iteration count alone ({self.rows} rows of {self.targets} "
-            f"digits models; median {members:.0f} iterations for members, {others:.0f} for non-members), and "
-            f"{self.fixed_auc:.2f} from the fixed count; frames under MPC show the float64 count on "
-            f"{self.agreeing} of {len(self.compared)} rows"
+            f"digits models; median {members:.0f} iterations for members, {others:.0f} for non-members); frames "
+            f"under MPC show the float64 count on {self.agreeing} of {len(self.compared)} rows"
         )
 
 
@@ -115,7 +113,6 @@ def measure(targets: Sequence[Target], *, rows: int, longest: int, seed: int = 0
     every, member = np.concatenate(counts), np.concatenate([target.member for target in targets])
     group = np.repeat(np.arange(len(targets)), [len(target.member) for target in targets])
     scores = attack_counts(every, member, group)
-    fixed = attack_counts(np.full_like(every, GuardConfig().iterations), member, group)
 
     # Different counts first: rows that all stop at once would show little.
     short = np.flatnonzero(counts[0] <= longest)
@@ -126,7 +123,6 @@ def measure(targets: Sequence[Target], *, rows: int, longest: int, seed: int = 0
         auc(scores, member),
         _interval(scores, member, seed),
         balanced_accuracy(scores > 0.5, member),
-        auc(fixed, member),
         (float(np.median(every[member == 1])), float(np.median(every[member == 0]))),
         len(every),
         len(targets),

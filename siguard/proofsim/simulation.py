@@ -10,6 +10,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from inspect import signature
 from typing import Any
 
 from siguard.actors.compute import ComputeDoor
@@ -100,10 +101,15 @@ def around_gates(
 
     def wrapper(gate: Gate) -> Callable[..., Awaitable[Any]]:
         coroutine = gate.current
+        parameters = signature(coroutine)
 
         # The declaration goes along, so that a wrapped gate is still one.
         @functools.wraps(coroutine)
         async def run(party: Party, *arguments: Any, **options: Any) -> Any:
+            if options:  # observers see arguments in their places
+                bound = parameters.bind(party, *arguments, **options)
+                bound.apply_defaults()
+                arguments, options = bound.args[1:], bound.kwargs
             if before is not None:
                 before(gate, party, arguments, options)
             result = await coroutine(party, *arguments, **options)

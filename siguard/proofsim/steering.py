@@ -79,4 +79,6 @@ def _masks(trusted: TrustedParty, dealer: str, free: RandomnessSource) -> dict[_
             mine, other = (with_second, with_first) if trusted.role == 1 else (with_first, with_second)
             masks[mine, "open", path] = own
             masks[other, "open", path] = ring.sub(total, own)
+        elif gate != "io.reveal":
+            raise ValueError(f"the masks of {gate} cannot be chosen: say here how they follow from its outputs")
     return masks

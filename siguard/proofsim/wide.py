@@ -1,9 +1,10 @@
-"""Gates too wide to enumerate, exactly all the same: in the hybrid model, by coupling.
+"""Gates too wide to enumerate: in the hybrid model, at 64 bits.
 
-Every primitive gate is replaced by its functionality, which hands the corrupted server fresh uniform parts.  For
-the same own inputs and the same fresh parts, what the server is handed must be the same, bit for bit, whatever the
-hidden inputs: then its view has one distribution for all of them.  Hidden inputs and parts are sampled, equality is
-exact.  The primitive gates themselves are enumerated in `siguard.proofsim.instances`.
+Every primitive gate is replaced by its functionality, which hands the corrupted server fresh uniform parts.  What
+is left of the gate must not show anything: between the primitive gates nothing is sent or drawn, and which of them
+are called, at which steps and on which shapes is the same for all hidden inputs.  Then the server's view, given its
+own inputs, is those uniform parts, and has one distribution.  Hidden inputs are sampled.  The primitive gates
+themselves are enumerated in `siguard.proofsim.instances`.
 """
 
 from __future__ import annotations

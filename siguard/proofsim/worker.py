@@ -15,12 +15,21 @@ from typing import Any
 
 import structlog
 
-from siguard.proofsim.claims import Claim, ControlOutcome, Corrupted, Scope
+from siguard.proofsim.claims import ALL, Claim, ControlOutcome, Corrupted, Scope
 
 
 def check_rung(rung: str, scope: Scope) -> list[Claim]:
-    """All claims of one rung."""
-    return list(import_module(f"siguard.proofsim.rungs.{rung}").check(scope))
+    """All claims of one rung; what the code under test raises is a claim that fails."""
+    check = import_module(f"siguard.proofsim.rungs.{rung}").check
+    claims: list[Claim] = []
+    try:
+        claims += check(scope)
+    except Exception as error:
+        leaf: BaseException = error
+        while isinstance(leaf, BaseExceptionGroup):
+            leaf = leaf.exceptions[0]
+        claims.append(Claim("runs to its end", rung, ALL, 0, False, problem=f"{type(leaf).__name__}: {leaf}"))
+    return claims
 
 
 def check_control(number: int, scope: Scope) -> ControlOutcome:

@@ -101,6 +101,7 @@ class Batch:
         self._cases = cases
         self._sources: list[EnumeratedRandomness] = []
         self._coins: list[Values] = []
+        self._openings: list[Values] = []
         self._drawn = count()
         self.world = World(NOTING_CASES if cases is None else len(cases))
 
@@ -249,10 +250,12 @@ class Batch:
         self, role: int | None, gate: Gate, party: Party, arguments: tuple[Any, ...], result: Any
     ) -> None:
         """The coin of a truncation: what its party holds of the opened value."""
-        if gate.name == "arithmetic.view" and party.role == role:
-            opened, shift = arguments[0], arguments[1] if len(arguments) > 1 else 0
-            if shift:
-                self._coins.append(values_of(opened.value, self.world.cases))
+        if gate.name == "arithmetic.view" and len(arguments) > 1 and arguments[1]:
+            held = values_of(arguments[0].value, self.world.cases)
+            if party.role == role:
+                self._coins.append(held)
+            if party.role == 0:  # what the functionality is given, whoever is corrupted
+                self._openings.append(held)
 
     def _take_tapes(self) -> None:
         """The tape of the set: whatever is drawn, by whomever, with a key that one of its parties holds."""
@@ -272,8 +275,6 @@ class Batch:
     def _right(self, value: RingArray | None, ran: LocalRun) -> Any:
         """Per case, whether the values are those of the functionality."""
         instance, cases = self.case.instance, self.world.cases
-        if instance.right is None:
-            return np.ones(cases, bool)
         inputs = np.zeros((cases, len(instance.rings)), np.int64)
         for index, element_ring in enumerate(instance.rings):
             for part in range(3):
@@ -281,10 +282,12 @@ class Batch:
             inputs[:, index] %= 1 << element_ring.bits
         if value is not None:
             inputs = np.column_stack([inputs, value.astype(np.int64)])
-            return instance.right(inputs, values_of(ran.answer, cases))
+        openings = np.concatenate([np.zeros((cases, 0), np.int64), *self._openings], axis=1)
+        if instance.user_ring is not None:
+            return instance.right(inputs, values_of(ran.answer, cases), openings)
         outputs = zip(*(_outputs(result) for result in ran.results), strict=True)
         columns = [values_of(recombine(same).astype(np.uint64), cases) for same in outputs]
-        return instance.right(inputs, np.concatenate(columns, axis=1))
+        return instance.right(inputs, np.concatenate(columns, axis=1), openings)
 
 
 def _outputs(result: Output | Sequence[Output]) -> Sequence[Output]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -104,14 +105,28 @@ async def test_the_user_alone_needs_no_coins() -> None:
 
 async def test_a_wrong_value_is_counted() -> None:
     found = await enumerate_views(
-        Instance("wrong", (), (Z2,), instance("remask: Z_2").run, lambda x, y: y[:, 0] == 0), SERVERS[0]
+        Instance("wrong", (), (Z2,), instance("remask: Z_2").run, lambda x, y, c: y[:, 0] == 0), SERVERS[0]
     )
     assert found.wrong == found.cases // 2
     assert found.distances == EXACT
 
 
+async def test_low_bits_left_in_the_answer_are_wrong_values() -> None:
+    """A truncation that is noted and not used: its view tells no more than the answer, which is the wrong one."""
+    query = instance("answer: truncated secret, Z_4")
+
+    async def untruncated(party: Party, opened: Opened, shift: int = 0, ring: Ring | None = None) -> Share:
+        return await shipped(party, opened, 0, ring)
+
+    shipped = arithmetic.view
+    with replaced(arithmetic.view, untruncated):
+        found = await enumerate_views(query, Corrupted.parse("S0,U"))
+    assert found.wrong > 0
+
+
 async def test_too_many_cases_are_refused() -> None:
-    big = Instance("big", (), (ring(8),) * 2, instance("multiply: Z_4").run)
+    small = instance("multiply: Z_4")
+    big = replace(small, name="big", rings=(ring(8),) * 2)
     with pytest.raises(ValueError, match="cases"):
         await enumerate_views(big, SERVERS[0])
 

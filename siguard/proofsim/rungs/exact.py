@@ -12,11 +12,14 @@ from functools import partial
 
 import trio
 
+from siguard.guard.policy import POLICIES
 from siguard.proofsim.claims import ALL, CORRUPTED_SETS, Claim, Corrupted, Scope
 from siguard.proofsim.enumeration import Instance
 from siguard.proofsim.exact import enumerate_views
 from siguard.proofsim.instances import queries, sequences, single_gates
-from siguard.proofsim.walk import gates_of_the_package
+from siguard.proofsim.membership import CONFIGS
+from siguard.proofsim.recordings import QUICK
+from siguard.proofsim.walk import gates_of_the_package, policy_modules
 from siguard.proofsim.wide import coupled, wide_cases
 
 #: Whether the adversary is given the coins of truncation, as the claim says.  A negative control says no.
@@ -39,7 +42,7 @@ def check(scope: Scope) -> Iterator[Claim]:
     yield from _claims(queries(scope.full), scope.corrupted)
     for corrupted in servers:
         yield from _wide_claims(corrupted, range(3 if scope.full else 1))
-    yield coverage()
+    yield from coverage()
 
 
 def battery(seed: int) -> Iterator[Claim]:
@@ -64,8 +67,8 @@ def _bits(instance: Instance) -> int:
     return sum(one.bits for one in instance.rings)
 
 
-def coverage() -> Claim:
-    """Every gate of the package has a case here; a new one without fails by name."""
+def coverage() -> Iterator[Claim]:
+    """Every gate of the package has a case here, every policy what it needs; a new one without fails by name."""
     covered = {name for one in [*single_gates(True), *queries(True)] for name in one.gates}
     covered |= {name for one in wide_cases() for name in one.gates}
     names = [gate.name for gate in gates_of_the_package()]
@@ -73,7 +76,21 @@ def coverage() -> Claim:
     problem = (
         f"no instance covers {', '.join(missing)}: add one to siguard/proofsim/instances.py" if missing else ""
     )
-    return Claim("every gate of the package is enumerated", "exact", ALL, len(names), not missing, problem=problem)
+    yield Claim(
+        "every gate has an instance or a hybrid case", "exact", ALL, len(names), not missing, problem=problem
+    )
+    modules = policy_modules()
+    lacking = [
+        name
+        for name in sorted({*modules, *POLICIES})
+        if not (name in modules and name in POLICIES and name in QUICK and name in CONFIGS)
+        or not callable(POLICIES[name].simulator)
+    ]
+    problem = (
+        f"no recording, pairs or simulator for {', '.join(lacking)}: see docs/adding-a-policy.md" if lacking else ""
+    )
+    text = "every policy has a cost, a simulator, recordings and pairs"
+    yield Claim(text, "exact", ALL, len(modules), not lacking, problem=problem)
 
 
 def _wide_claims(corrupted: Corrupted, seeds: Iterable[int]) -> Iterator[Claim]:
@@ -84,7 +101,7 @@ def _wide_claims(corrupted: Corrupted, seeds: Iterable[int]) -> Iterator[Claim]:
             for role in range(3):
                 found = trio.run(coupled, case.run, case.hidden, role, seed)
                 problem, runs = problem or found.problem, runs + found.runs
-        claim = f"equal views of {case.name}, 64 bits, hybrid: coupled"
+        claim = f"no message, draw or call depends on the inputs, hybrid model: {case.name}, 64 bits"
         yield Claim(claim, "exact", str(corrupted), runs, not problem, problem=problem)
 
 

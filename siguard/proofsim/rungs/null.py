@@ -1,4 +1,4 @@
-"""The null control: each test of the ladder on a class against itself must alarm as often as its level says.
+"""The null control: each kind of test, on a class against itself, must alarm as often as its level says.
 
 A test that alarms more often makes findings of chance; one that alarms less often finds less than it claims.  The
 views are those of `siguard.proofsim.gate_worlds`, cut into blocks of elements with masks of their own, so that each
@@ -110,6 +110,8 @@ def experiments(seed: int, pairs: int) -> Iterator[Claim]:
             real.add(_p_values(blocks, most=2)[1] <= LEVEL)
             features = [_features(view) for view in blocks]
             outcome = distinguish(features[0], features[1], number * _BLOCKS + block, alpha=LEVEL)
+            if outcome.lacks:
+                raise ValueError(f"the distinguisher of the null control lacks data: {outcome.lacks}")
             trained.add(outcome.p_value <= LEVEL)
     for alarms in (uniform, simulated, real, family, trained):
         yield alarms.claim()

@@ -68,20 +68,17 @@ def battery(seed: int, scope: Scope | None = None) -> list[Claim]:
 
 
 def _iteration_leak(scope: Scope) -> Claim:
-    """What the fixed schedule is for: the attack on the counts of a loop that stops, and on the fixed count."""
+    """What the fixed schedule is for: the attack on the counts of a loop that stops."""
     leak = iteration_leak(scope.seed, full=scope.full)
     problem = ""
     if leak.interval[0] <= 0.5:
         problem = (
             "the attack on the counts of a loop that stops finds nothing, so it shows nothing of the fixed one"
         )
-    elif leak.fixed_auc != 0.5:
-        problem = "the fixed count gives something away"
     elif leak.agreeing != len(leak.compared):
         problem = "the frames of the loop under MPC do not show the counts that were attacked"
-    detectable = leak.auc - leak.interval[0]
-    text = f"fixed count hides what a loop would tell: {leak}"
-    return Claim(text, "shape", ALL, leak.rows, not problem, detectable, problem)
+    text = f"a loop that stops would tell what the fixed schedule does not: {leak}"
+    return Claim(text, "shape", ALL, leak.rows, not problem, leak.interval[1] - leak.auc, problem)
 
 
 async def _check(scope: Scope) -> list[Claim]:
