@@ -9,9 +9,9 @@ perturbed confidences, only to the user.  Semi-honest, one corrupted server toge
     nn/              dense networks, in plaintext and on shares
     guard/           the policies, their configuration, and the float64 reference
     actors/          servers, clients, sessions, the in-memory cluster
-    proofsim/        the security claim as something that runs
     privacy/         attacks, metrics, datasets (extra "eval")
-    scenario/, cli   experiments from a file
+    proofsim/        the security claim as something that runs (extra "proofs")
+    scenario/, cli   experiments and proofs from a file
 
 Imports go downwards only: a module uses those listed above it.
 """

@@ -2,7 +2,7 @@
 
 Sources: ABY3 (Mohassel, Rindal, CCS 2018) for the sharing; ASTRA and ABY2.0 for masks known to one party;
 Dalskov, Escudero, Keller for probabilistic truncation.  The primitive gates are enumerated exactly on tiny
-rings in `tests/proofs`.
+rings by `siguard prove`.
 
 One mental model serves all of them.  A product first *opens* c = z + r to roles 0 and 1, where role 2 knows
 r; a *view* then turns c into a wire again, at full scale or truncated, with one dealt element.  Where the
