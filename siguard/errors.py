@@ -14,6 +14,8 @@ SiguardError
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 
 class SiguardError(Exception):
     """Base of all errors of this package.
@@ -79,3 +81,12 @@ class FrameError(ProtocolError):
 
 class RandomnessReuseError(SiguardError):
     """A randomness address was used a second time: some mask would have protected two values."""
+
+
+def leaves_of(error: BaseException) -> Iterator[BaseException]:
+    """What went wrong, without the task groups through which it came."""
+    if isinstance(error, BaseExceptionGroup):
+        for inner in error.exceptions:
+            yield from leaves_of(inner)
+    else:
+        yield error

@@ -36,6 +36,13 @@ class Answer(NamedTuple):
     depth: int
 
 
+def confidences_of(answer: RingArray) -> npt.NDArray[np.float64]:
+    """The confidences in an opened answer, whose rows carry a factor each: rows sum to 1."""
+    scaled = decode(answer, FRACTION_BITS)
+    normalised: npt.NDArray[np.float64] = scaled / scaled.sum(axis=1, keepdims=True)
+    return normalised
+
+
 class Client(Actor):
     """A party that shares inputs with the servers, with mask keys of its own with each pair of them."""
 
@@ -75,7 +82,8 @@ class Client(Actor):
             check_payload(frame, Z64, shape, server, "reveal")
         parts = [frame.payload for frame in frames.values()]
         depth = max(frame.depth for frame in frames.values())
-        scaled = decode(open_answer((parts[0], parts[1]), Z64), FRACTION_BITS)
+        answer = open_answer((parts[0], parts[1]), Z64)
+        scaled = decode(answer, FRACTION_BITS)
         if (scaled < 0).any() or not (scaled.sum(axis=1) > 0).all():
             raise ProtocolError(
                 "the two parts of the answer do not add up to confidences: one was changed on its way, or a server "
@@ -84,7 +92,7 @@ class Client(Actor):
                 session=session.hex(),
                 step="reveal",
             )
-        return Answer(scaled / scaled.sum(axis=1, keepdims=True), depth)
+        return Answer(confidences_of(answer), depth)
 
     async def _both_parts(self, session: bytes, servers: Sequence[str]) -> dict[str, Frame]:
         """The frames of `reveal` by server; when one is here, the other has a server's deadline to come."""

@@ -41,12 +41,13 @@ class DebugProbe:
         """Recombine what the policy observed."""
         if "chosen" not in self._parts:
             return Internals(None, None)
-        chosen = self._open("chosen").astype(bool)
-        x = decode(self._open("x"), FRACTION_BITS)
+        chosen = self.open("chosen").astype(bool)
+        x = decode(self.open("x"), FRACTION_BITS)
         moved = x[:, 1:] - x[:, :1]
         return Internals(np.asarray(chosen.any(axis=1)), (moved * chosen[:, :, None]).sum(axis=1))
 
-    def _open(self, name: str) -> RingArray:
+    def open(self, name: str) -> RingArray:
+        """Recombine a named value."""
         parts = [share.first for share in self._parts[name].values()]
         ring = next(iter(self._parts[name].values())).ring
         return ring.add(ring.add(parts[0], parts[1]), parts[2])

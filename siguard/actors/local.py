@@ -29,7 +29,7 @@ from siguard.mpc.party import Party
 from siguard.prf import PairwiseRandomness, RandomnessFactory, RandomnessSource, derive_key
 from siguard.ring import Ring, RingArray
 from siguard.transport.accountant import Traffic
-from siguard.transport.frame import Kind, decode_frame
+from siguard.transport.frame import SESSION_BYTES, Kind, decode_frame
 from siguard.transport.link import Link, LinkClosedError
 from siguard.transport.memory import memory_link_pair
 
@@ -92,8 +92,7 @@ async def run_three(
     observe_frame: called with (sender, receiver, bytes) of every frame.
     """
     run = LocalRun()
-    seed_key = seed.to_bytes(32, "little")
-    session = derive_key(seed_key, "session")[:16] if session is None else session
+    session = local_session(seed) if session is None else session
     roles = roles_for(dealer)
     parties = SERVERS if user is None else (*SERVERS, _USER)
     links: dict[str, dict[str, Link]] = {name: {} for name in parties}
@@ -103,11 +102,7 @@ async def run_three(
     mailboxes = {name: Mailbox(session, name, deadline) for name in parties}
 
     def source(name: str) -> RandomnessSource:
-        pairs = [pair_name(*pair) for pair in combinations(SERVERS, 2)]
-        held = [pair for pair in pairs if name in (*pair_parties(pair), _USER)]
-        names = [client_pair(_USER, pair) for pair in held] + ([] if name == _USER else held)
-        keys = {pair: derive_key(seed_key, "pair", pair) for pair in names}
-        return randomness(keys, session, dealer, name)
+        return randomness(local_keys(seed, name), session, dealer, name)
 
     async def pump(receiver: str, sender: str) -> None:
         with suppress(LinkClosedError):
@@ -154,6 +149,13 @@ async def run_three(
     return run
 
 
-def pair_parties(pair: str) -> tuple[str, str]:
-    """The two servers of a pair's name."""
-    return pair[:2], pair[2:]
+def local_session(seed: int) -> bytes:
+    """The session id of a run with this seed."""
+    return derive_key(seed.to_bytes(32, "little"), "session")[:SESSION_BYTES]
+
+
+def local_keys(seed: int, name: str) -> dict[str, bytes]:
+    """The pair keys that a party holds in a run with this seed, those with the user included."""
+    pairs = [pair_name(*pair) for pair in combinations(SERVERS, 2) if name in (*pair, _USER)]
+    names = [*(client_pair(_USER, pair) for pair in pairs), *(() if name == _USER else pairs)]
+    return {pair: derive_key(seed.to_bytes(32, "little"), "pair", pair) for pair in names}

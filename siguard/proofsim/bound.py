@@ -7,10 +7,7 @@ draws and what it receives.  What neither determines (its own mask of an opening
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from math import prod
 from typing import Any
-
-import numpy as np
 
 from siguard.actors.session import ServerSession, pair_name
 from siguard.errors import ProtocolError
@@ -18,6 +15,7 @@ from siguard.mpc.arithmetic import bytes_of
 from siguard.mpc.gate import CLIENT, composed
 from siguard.mpc.party import Party
 from siguard.prf import KEY_BYTES, PairwiseRandomness, RandomnessSource, derive_key
+from siguard.proofsim.simulation import uniform_at
 from siguard.proofsim.view import View
 from siguard.proofsim.walk import Gate
 from siguard.ring import Ring, RingArray
@@ -70,9 +68,7 @@ class BoundCoins:
 
     def free(self, address: _Address, ring: Ring, shape: tuple[int, ...]) -> RingArray:
         """Uniform elements of the simulator's own."""
-        seed = derive_key(self._seed_key, "free mask", *address)
-        generator = np.random.default_rng(int.from_bytes(seed, "little"))
-        return ring.from_bytes(generator.bytes(ring.itemsize * prod(shape)), shape)
+        return uniform_at(self._seed_key, "free mask", *address)(ring, shape)
 
 
 class _BoundTape:

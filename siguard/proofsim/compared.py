@@ -21,11 +21,11 @@ from siguard.proofsim.queries import Query, run_real, share_networks
 from siguard.proofsim.recorder import Recorder
 from siguard.proofsim.recordings import QUICK, small_networks
 from siguard.proofsim.rowwise import words_of_rows
-from siguard.proofsim.simulation import run_alone
+from siguard.proofsim.simulation import run_alone, uniform_from
 from siguard.proofsim.statistics import Outcome, g_test, low_bits, top_bits
 from siguard.proofsim.steering import steered_by
 from siguard.proofsim.view import Event, Message, View
-from siguard.ring import Ring, RingArray
+from siguard.ring import RingArray
 from siguard.transport.frame import SESSION_BYTES, Frame, Kind, encode_frame
 
 _DEALER = "S2"
@@ -144,10 +144,6 @@ def real_and_simulated(policy: str, server: str, seed: int) -> tuple[View, View]
     trio.run(partial(run_real, query, networks, seed=seed, dealer=_DEALER, recorder=real))
     view = real.view(corrupted)
     simulated = Recorder(names=real.steps)
-    coins = np.random.default_rng([seed, 0x51])
-
-    def uniform(drawn_ring: Ring, shape: tuple[int, ...]) -> RingArray:
-        return drawn_ring.from_bytes(coins.bytes(drawn_ring.itemsize * int(np.prod(shape))), shape)
 
     def posted(sender: str, step: bytes, payload: RingArray) -> None:
         frame = Frame(Kind.DATA, bytes(SESSION_BYTES), step, 0, payload)
@@ -161,7 +157,7 @@ def real_and_simulated(policy: str, server: str, seed: int) -> tuple[View, View]
         run_alone,
         protocol,
         roles_for(_DEALER).index(server),
-        uniform,
+        uniform_from(np.random.default_rng([seed, 0x51])),
         simulated.randomness,
         seed=seed + 1,
         dealer=_DEALER,

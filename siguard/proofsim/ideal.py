@@ -115,12 +115,8 @@ class TrustedParty:
 
     def wire(self, gate: str, path: str, value: RingArray, ring: Ring) -> list[Share]:
         """Fresh replicated shares of a value."""
-        parts = [ring.zeros(1)] * 3
-        parts[self.role] = self.own.part(gate, path, "first", ring, value.shape)
-        parts[(self.role + 1) % 3] = self.own.part(gate, path, "second", ring, value.shape)
-        known = ring.add(parts[self.role], parts[(self.role + 1) % 3])
-        parts[(self.role + 2) % 3] = ring.sub(value, known)
-        return [Share(role, ring, parts[role], parts[(role + 1) % 3], 0) for role in range(3)]
+        first, second = (self.own.part(gate, path, name, ring, value.shape) for name in ("first", "second"))
+        return shared_with(value, ring, self.role, first, second)
 
     def terms(self, gate: str, path: str, value: RingArray, ring: Ring) -> list[Additive]:
         """A fresh additive sharing between roles 0 and 1."""
@@ -149,6 +145,14 @@ class _Call:
 
 #: (trusted party, path, arguments by role) -> outputs by role.
 Ideal = Callable[[TrustedParty, str, list[Sequence[Any]]], Sequence[Any]]
+
+
+def shared_with(value: RingArray, ring: Ring, role: int, first: RingArray, second: RingArray) -> list[Share]:
+    """The sharing of a value in which this role holds ``first`` and ``second``."""
+    parts = [first] * 3
+    parts[(role + 1) % 3] = second
+    parts[(role + 2) % 3] = ring.sub(value, ring.add(first, second))
+    return [Share(i, ring, parts[i], parts[(i + 1) % 3], 0) for i in range(3)]
 
 
 # --- values in the clear ----------------------------------------------------------------------------------

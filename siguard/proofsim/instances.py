@@ -55,7 +55,7 @@ def single_gates(full: bool) -> list[Instance]:
             "arithmetic.view",
             [Z8],
             partial(run.viewed, shift=1, target=Z4),
-            rounded(lambda x, c: truncation(x[:, 0], c[:, 0], 1, 3, 2)),
+            rounded(_half_of_three_bits),
         ),
         # In the full ring it wraps in |z| of 2^k cases.
         _one(
@@ -70,7 +70,7 @@ def single_gates(full: bool) -> list[Instance]:
             "arithmetic.truncate",
             [Z8],
             partial(run.truncated, shift=1, target=Z4),
-            rounded(lambda x, c: truncation(x[:, 0], c[:, 0], 1, 3, 2)),
+            rounded(_half_of_three_bits),
         ),
         _one(
             "multiply, truncated: Z_4",
@@ -190,6 +190,10 @@ def _first(x: Values) -> Values:
 
 def _all(x: Values) -> Values:
     return np.asarray(np.prod(x, axis=1))
+
+
+def _half_of_three_bits(x: Values, c: Values) -> Values:
+    return truncation(x[:, 0], c[:, 0], 1, 3, 2)
 
 
 def _halved(x: Values, c: Values) -> Values:

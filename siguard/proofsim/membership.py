@@ -18,11 +18,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 import numpy.typing as npt
 
+from siguard.actors.debug import DebugProbe
 from siguard.guard import reference
 from siguard.guard.config import GuardConfig
 from siguard.guard.relative import LOGIT_BITS
-from siguard.mpc.secret import Secret
-from siguard.mpc.share import Share
 from siguard.mpc.softmax import FRACTION_BITS
 from siguard.nn.model import Defender, FloatArray
 from siguard.proofsim.ideal import FreshParts, TrustedParty
@@ -62,24 +61,6 @@ class PairedQueries:
     kept: npt.NDArray[np.bool_]
 
 
-class Observed:
-    """A `siguard.actors.session.Probe`: recombines what a policy names."""
-
-    def __init__(self) -> None:
-        self._parts: dict[str, dict[str, Share]] = {}
-
-    def record(self, name: str, party: str, share: Secret) -> None:
-        """Remember one server's part."""
-        assert isinstance(share, Share)  # noqa: S101 - only replicated shares are observed
-        self._parts.setdefault(name, {})[party] = share
-
-    def value(self, name: str) -> RingArray:
-        """The shared value."""
-        shares = list(self._parts[name].values())
-        ring = shares[0].ring
-        return ring.add(ring.add(shares[0].first, shares[1].first), shares[2].first)
-
-
 @cache
 def classifier(classes: int) -> Defender:
     """A small h, above 0 for confident rows: what a membership classifier learns."""
@@ -96,21 +77,21 @@ async def paired_queries(policy: str, role: int, seed: int, rows: int = ROWS, de
     defender, first, partner = _rows(policy, seed, rows)
     member = Query(config, defender, None, _on_grid(first))
     networks = share_networks(member, seed)
-    seen = Observed()
+    seen = DebugProbe()
     member_run = await run_ideal(member, networks, role, FreshParts(seed), dealer=dealer, probe=seen)
     if policy == "siguard":
         # Where the optimisation ended, for the coins of this run, exactly: relative to the label, at 16 bits.
-        end = Z64.signed(seen.value("x")[:, 1])
+        end = Z64.signed(seen.open("x")[:, 1])
         other = Query(config, defender, None, Z64.constant(end << (LOGIT_BITS - FRACTION_BITS)))
     else:
         other = Query(config, defender, None, _on_grid(partner))
-    seen_other = Observed()
+    seen_other = DebugProbe()
     other_run = await run_ideal(other, networks, role, FreshParts(seed), dealer=dealer, probe=seen_other)
     same = member_run.answers["reveal"] == other_run.answers["reveal"]
     kept = np.asarray(same.all(axis=1))
     kept &= np.asarray((member.value != other.value).any(axis=1))
     if policy == "siguard":
-        kept &= seen.value("chosen").any(axis=1) & ~seen_other.value("chosen").any(axis=1)
+        kept &= seen.open("chosen").any(axis=1) & ~seen_other.open("chosen").any(axis=1)
     if policy in ("siguard", "linesearch"):
         kept &= (_membership(member) > 0) & (_membership(other) <= 0)
     return PairedQueries(member, other, networks, member_run, other_run, kept)

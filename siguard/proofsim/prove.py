@@ -126,8 +126,9 @@ async def _run_all(tasks: list[dict[str, Any]], count: int, progress: Progress) 
 def _named(task: dict[str, Any]) -> str:
     if "control" in task:
         return f"control {task['control']}"
-    parts = {"exact": task["scope"]["corrupted"]}.get(task["rung"], task["scope"]["policies"])
-    return f"{task['rung']} of {' '.join(f'{{{part}}}' if task['rung'] == 'exact' else part for part in parts)}"
+    if task["rung"] in _BY_SERVER:
+        return f"{task['rung']} of {' '.join(f'{{{one}}}' for one in task['scope']['corrupted'])}"
+    return f"{task['rung']} of {' '.join(task['scope']['policies'])}"
 
 
 class _Lines:

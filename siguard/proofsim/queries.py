@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from siguard.actors.local import LocalUser, run_three
+from siguard.actors.local import LocalUser, Protocol, run_three
 from siguard.actors.session import SERVERS, Probe, roles_for
 from siguard.errors import InputError
 from siguard.guard.config import GuardConfig
@@ -22,7 +22,7 @@ from siguard.mpc.softmax import FRACTION_BITS
 from siguard.nn.model import Defender, FloatArray, Model
 from siguard.nn.shared import SharedModel, encode_model
 from siguard.prf import KEY_BYTES, PairwiseRandomness, derive_key
-from siguard.proofsim.ideal import OwnParts, TrustedParty, hybrid
+from siguard.proofsim.ideal import OwnParts, TrustedParty, hybrid, shared_with
 from siguard.proofsim.recorder import Recorder
 from siguard.proofsim.simulation import around_gates
 from siguard.proofsim.walk import Gate
@@ -85,11 +85,7 @@ def share_networks(query: Query, seed: int, held: Mapping[str, Networks] | None 
                     source.draw("parts", part, f"{name}{index}", Z64, array.shape) for part in ("first", "second")
                 )
             )
-            here = SERVERS.index(corrupted)
-            parts = [first] * 3
-            parts[(here + 1) % 3] = second
-            parts[(here + 2) % 3] = Z64.sub(array, Z64.add(first, second))
-            found.append([Share(i, Z64, parts[i], parts[(i + 1) % 3], 0) for i in range(3)])
+            found.append(shared_with(array, Z64, SERVERS.index(corrupted), first, second))
         return found
 
     matrices = shares(encoded.matrices, "h", own.defender.matrices if own else None)
@@ -164,17 +160,18 @@ async def run_ideal(
     Nothing is sent or drawn outside the functionalities: a protocol that tries raises.
     """
     trusted = TrustedParty(role, own, {"input": query.value})
+    await run_hybrid(trusted, lambda party: _serve(party, query, networks, dealer), dealer=dealer, probe=probe)
+    return trusted
+
+
+async def run_hybrid(
+    trusted: TrustedParty, protocol: Protocol, *, dealer: str = "S2", probe: Probe | None = None
+) -> None:
+    """Run ``protocol`` at three servers with every primitive gate done by the trusted party, and nothing beside."""
     with hybrid(trusted, _IDEAL_SESSION):
-        ran = await run_three(
-            lambda party: _serve(party, query, networks, dealer),
-            dealer=dealer,
-            session=_IDEAL_SESSION,
-            randomness=NoRandomness,
-            probe=probe,
-        )
+        ran = await run_three(protocol, dealer=dealer, session=_IDEAL_SESSION, randomness=NoRandomness, probe=probe)
     if ran.traffic.messages:
         raise AssertionError(f"{ran.traffic.messages} frames were sent outside the primitive gates")
-    return trusted
 
 
 class NoRandomness:

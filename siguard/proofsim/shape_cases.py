@@ -196,7 +196,7 @@ def accept_bits() -> Iterator[list[BoolArray]]:
 
     def kept(probe: DebugProbe, config: GuardConfig) -> Internals:
         if "ok" in probe._parts:
-            collected.append(probe._open("ok").astype(bool))
+            collected.append(probe.open("ok").astype(bool))
         return internals(probe, config)
 
     with replaced(choose, observed), replaced_method(DebugProbe, "internals", kept):

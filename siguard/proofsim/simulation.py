@@ -9,13 +9,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from inspect import signature
+from math import prod
 from typing import Any
 
+import numpy as np
+
 from siguard.actors.compute import ComputeDoor
-from siguard.actors.local import pair_parties
-from siguard.actors.session import SERVERS, Mailbox, Outbox, ServerSession, client_pair, pair_name, roles_for
+from siguard.actors.local import local_keys, local_session
+from siguard.actors.session import SERVERS, Mailbox, Outbox, ServerSession, roles_for
 from siguard.mpc.gate import CLIENT
 from siguard.mpc.party import Party
 from siguard.prf import RandomnessFactory, derive_key
@@ -35,6 +38,20 @@ DepthOf = Callable[[bytes, str, str], int]
 Deliver = Callable[[ServerSession, str, Frame], None]
 #: Called with (gate, party, arguments, result) after a gate has run at a party.
 GateObserver = Callable[[Gate, Party, tuple[Any, ...], Any], None]
+
+
+def uniform_from(generator: np.random.Generator) -> Uniform:
+    """Uniform elements from a seeded generator: coins of a simulator, never masks of a protocol."""
+
+    def uniform(ring: Ring, shape: tuple[int, ...]) -> RingArray:
+        return ring.from_bytes(generator.bytes(ring.itemsize * prod(shape)), shape)
+
+    return uniform
+
+
+def uniform_at(key: bytes, *address: str | bytes | int) -> Uniform:
+    """The same, addressed: independent of the order in which tasks run."""
+    return uniform_from(np.random.default_rng(int.from_bytes(derive_key(key, *address), "little")))
 
 
 class CoinsOnly:
@@ -157,13 +174,14 @@ def simulators_answer(
 class SilentLink:
     """A link whose other end is not there: takes everything, brings nothing."""
 
-    def __init__(self, peer: str, sent: Callable[[str, bytes], None]) -> None:
+    def __init__(self, peer: str, sent: Callable[[str, bytes], None] | None) -> None:
         self.peer = peer
         self._sent = sent
 
     async def send(self, data: bytes) -> None:
-        """Pass what is sent to the observer."""
-        self._sent(self.peer, data)
+        """Pass what is sent to the observer, if there is one."""
+        if self._sent is not None:
+            self._sent(self.peer, data)
 
     async def receive(self) -> bytes:
         """Nothing ever comes: simulators post to the mailbox."""
@@ -194,21 +212,13 @@ async def run_alone(
     """
     roles = roles_for(dealer)
     name = roles[role]
-    seed_key = seed.to_bytes(32, "little")
-    session = derive_key(seed_key, "session")[:16] if session is None else session
+    session = local_session(seed) if session is None else session
     box = _ObservedMailbox(session, name, observe_posted)
-    ignore: Callable[[str, bytes], None] = lambda receiver, data: None  # noqa: E731
     peers = [*(other for other in SERVERS if other != name), "user"]
-    links: dict[str, Link] = {peer: SilentLink(peer, observe_sent or ignore) for peer in peers}
-    pairs = [pair_name(name, other) for other in SERVERS if other != name]
-    assert all(name in pair_parties(pair) for pair in pairs)  # noqa: S101 - only keys that this server holds
-    names = [*pairs, *(client_pair("user", pair) for pair in pairs)]
-    keys = {pair: derive_key(seed_key, "pair", pair) for pair in names}
-    channel = ServerSession(
-        box, Outbox(box, links, Traffic()), roles, randomness(keys, session, dealer, name), ComputeDoor()
-    )
-    with ExitStack() as stack:
-        stack.enter_context(simulators_answer(lambda *address: uniform, after=after, from_client=from_client))
+    links: dict[str, Link] = {peer: SilentLink(peer, observe_sent) for peer in peers}
+    source = randomness(local_keys(seed, name), session, dealer, name)
+    channel = ServerSession(box, Outbox(box, links, Traffic()), roles, source, ComputeDoor())
+    with simulators_answer(lambda *address: uniform, after=after, from_client=from_client):
         result = None
         with box.scope:
             result = await protocol(Party(role, channel))

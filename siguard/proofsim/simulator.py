@@ -11,10 +11,8 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import AbstractContextManager
 from itertools import count
-from math import prod
 from typing import Any
 
-import numpy as np
 import trio
 import trio.testing
 
@@ -31,7 +29,7 @@ from siguard.proofsim.bound import BoundCoins, Coins
 from siguard.proofsim.calls import answer_parts, begin_call, refuse_failed_sessions, roles_of
 from siguard.proofsim.ideal import FreshParts, OwnParts, RecordedParts
 from siguard.proofsim.queries import Networks, Query, run_ideal, share_networks
-from siguard.proofsim.simulation import CoinsOnly, Uniform, around_gates, simulators_answer
+from siguard.proofsim.simulation import CoinsOnly, Uniform, around_gates, simulators_answer, uniform_at
 from siguard.proofsim.stage import Stage, open_stage
 from siguard.proofsim.view import Message, View, digest_of
 from siguard.proofsim.walk import Gate
@@ -168,9 +166,7 @@ class _Simulator:
         numbers = count()
 
         def uniform(ring: Ring, shape: tuple[int, ...]) -> RingArray:
-            seed = derive_key(key, session, gate, path, next(numbers))
-            generator = np.random.default_rng(int.from_bytes(seed, "little"))
-            return ring.from_bytes(generator.bytes(ring.itemsize * prod(shape)), shape)
+            return uniform_at(key, session, gate, path, next(numbers))(ring, shape)
 
         return uniform
 

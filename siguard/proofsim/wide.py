@@ -16,15 +16,15 @@ from typing import Any
 
 import numpy as np
 
-from siguard.actors.local import run_three
 from siguard.mpc.arithmetic import matmul, open_matmul
 from siguard.mpc.compare import maximum, one_hot_ranks, relu, win_counts
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share
 from siguard.mpc.softmax import FRACTION_BITS, exp, log, reciprocal
 from siguard.mpc.steps import step_function
-from siguard.proofsim.ideal import FreshParts, TrustedParty, hybrid, same_parts
-from siguard.proofsim.queries import NoRandomness
+from siguard.proofsim.ideal import FreshParts, TrustedParty, same_parts, shared_with
+from siguard.proofsim.queries import run_hybrid
+from siguard.proofsim.simulation import uniform_from
 from siguard.ring import Z64, RingArray, encode
 
 Protocol = Callable[[Party, Sequence[Share]], Awaitable[Any]]
@@ -40,18 +40,12 @@ class WideCase:
     hidden: tuple[tuple[RingArray, ...], ...]
 
 
-@dataclass(frozen=True)
-class Coupled:
-    """Runs compared, and in words what differs; empty where nothing does."""
+async def coupled(run: Protocol, hidden: Sequence[Sequence[RingArray]], role: int, seed: int) -> str:
+    """Run with each hidden value and the same own inputs and fresh parts of the server in ``role``.
 
-    runs: int
-    problem: str
-
-
-async def coupled(run: Protocol, hidden: Sequence[Sequence[RingArray]], role: int, seed: int) -> Coupled:
-    """Run with each hidden value and the same own inputs and fresh parts of the server in ``role``."""
-    logs = [await _handed_out(run, values, role, seed) for values in hidden]
-    return Coupled(len(hidden), first_difference(logs))
+    Returns in words where the runs differ; empty where they do not.
+    """
+    return first_difference([await _handed_out(run, values, role, seed) for values in hidden])
 
 
 def first_difference(logs: Sequence[dict[tuple[str, str], Any]]) -> str:
@@ -69,25 +63,14 @@ def first_difference(logs: Sequence[dict[tuple[str, str], Any]]) -> str:
 async def _handed_out(
     run: Protocol, values: Sequence[RingArray], role: int, seed: int
 ) -> dict[tuple[str, str], Any]:
-    rng = np.random.default_rng([seed, role])
-    wires = [_shares(value, role, rng) for value in values]
+    # The parts that the server holds do not depend on the values.
+    uniform = uniform_from(np.random.default_rng([seed, role]))
+    wires = [
+        shared_with(value, Z64, role, uniform(Z64, value.shape), uniform(Z64, value.shape)) for value in values
+    ]
     trusted = TrustedParty(role, FreshParts(seed))
-    with hybrid(trusted):
-        ran = await run_three(
-            lambda party: run(party, [wire[party.role] for wire in wires]), randomness=NoRandomness
-        )
-    if ran.traffic.messages:
-        raise AssertionError(f"{ran.traffic.messages} frames were sent outside the primitive gates")
+    await run_hybrid(trusted, lambda party: run(party, [wire[party.role] for wire in wires]))
     return {(gate, path): output for gate, path, output in trusted.handed_out}
-
-
-def _shares(value: RingArray, role: int, rng: np.random.Generator) -> list[Share]:
-    """A sharing in which the parts of the server in ``role`` do not depend on the value."""
-    parts = [Z64.zeros(*value.shape)] * 3
-    for part in (role, (role + 1) % 3):
-        parts[part] = Z64.from_bytes(rng.bytes(8 * value.size), value.shape)
-    parts[(role + 2) % 3] = Z64.sub(value, Z64.add(parts[role], parts[(role + 1) % 3]))
-    return [Share(i, Z64, parts[i], parts[(i + 1) % 3], 0) for i in range(3)]
 
 
 def wide_cases() -> list[WideCase]:

@@ -15,7 +15,11 @@ from typing import Any
 
 import structlog
 
+from siguard.errors import leaves_of
 from siguard.proofsim.claims import ALL, Claim, ControlOutcome, Corrupted, Scope
+
+#: Seeds with which a campaign runs every control.
+FULL_SEEDS = 20
 
 
 def check_rung(rung: str, scope: Scope) -> list[Claim]:
@@ -25,9 +29,7 @@ def check_rung(rung: str, scope: Scope) -> list[Claim]:
     try:
         claims += check(scope)
     except Exception as error:
-        leaf: BaseException = error
-        while isinstance(leaf, BaseExceptionGroup):
-            leaf = leaf.exceptions[0]
+        leaf = next(leaves_of(error))
         claims.append(Claim("runs to its end", rung, ALL, 0, False, problem=f"{type(leaf).__name__}: {leaf}"))
     return claims
 
@@ -45,10 +47,6 @@ def check_control(number: int, scope: Scope) -> ControlOutcome:
         return ControlOutcome(control.name, control.expected_rung, rungs.pop(), outcomes[0].finding + note)
     missed = [seed for seed, outcome in zip(seeds, outcomes, strict=True) if not outcome.caught]
     return ControlOutcome(control.name, control.expected_rung, None, f"not caught as expected with seeds {missed}")
-
-
-#: Seeds with which a campaign runs every control.
-FULL_SEEDS = 20
 
 
 def scope_to_dict(scope: Scope) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from siguard.actors.local import LocalRun, LocalUser, run_three
+from siguard.actors.local import LocalRun, LocalUser, local_keys, run_three
 from siguard.actors.session import SERVERS, client_pair, pair_name, roles_for
 from siguard.mpc.io import mask_input, simulate_answer
 from siguard.mpc.party import Party
@@ -234,8 +234,7 @@ class Batch:
         """What the corrupted user's own code sends to roles 0 and 1."""
         roles = roles_for(session.dealer)
         pairs = {(i, j): client_pair("user", pair_name(roles[i], roles[j])) for i, j in ((0, 1), (0, 2), (1, 2))}
-        keys = {name: derive_key(_SEED_KEY, "pair", name) for name in pairs.values()}
-        source = self._source(keys, session.name, session.dealer, "user")
+        source = self._source(local_keys(0, "user"), session.name, session.dealer, "user")
         value = self._value(("user",), element_ring)
         assert value is not None  # noqa: S101 - there is a ring
 

@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from siguard.errors import SiguardError
+from siguard.errors import SiguardError, leaves_of
 
 
 @contextmanager
@@ -29,17 +29,9 @@ def without_groups() -> Iterator[None]:
     try:
         yield
     except BaseExceptionGroup as group:
-        leaves = list(_leaves(group))
+        leaves = list(leaves_of(group))
         for kind in (KeyboardInterrupt, SiguardError):
             for leaf in leaves:
                 if isinstance(leaf, kind):
                     raise leaf from None
         raise
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error

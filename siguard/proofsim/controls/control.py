@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import pkgutil
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib import import_module
 
 import siguard.proofsim
+from siguard.errors import leaves_of
 from siguard.proofsim.claims import RUNGS, Claim, ControlOutcome, Scope
 from siguard.proofsim.walk import gates_of_the_package
 
@@ -73,16 +74,8 @@ def _climb(rung: str, battery: Battery, seed: int) -> tuple[str | None, str]:
     except ImportError:
         raise  # a rung that is not installed has found nothing
     except Exception as error:
-        return rung, "; ".join(dict.fromkeys(f"{type(leaf).__name__}: {leaf}" for leaf in _leaves(error)))
+        return rung, "; ".join(dict.fromkeys(f"{type(leaf).__name__}: {leaf}" for leaf in leaves_of(error)))
     return found
-
-
-def _leaves(error: BaseException) -> Iterator[BaseException]:
-    if isinstance(error, BaseExceptionGroup):
-        for inner in error.exceptions:
-            yield from _leaves(inner)
-    else:
-        yield error
 
 
 @cache

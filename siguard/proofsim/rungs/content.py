@@ -14,11 +14,11 @@ from typing import TypeVar
 import numpy as np
 import trio
 
+from siguard.actors.client import confidences_of
 from siguard.actors.session import SERVERS, roles_for
 from siguard.errors import SiguardError
 from siguard.guard.config import GuardConfig
 from siguard.mpc.party import DEALER
-from siguard.mpc.softmax import FRACTION_BITS
 from siguard.nn.model import Defender, Model
 from siguard.proofsim.bound import Coins
 from siguard.proofsim.claims import Claim, Corrupted, Scope
@@ -31,7 +31,7 @@ from siguard.proofsim.recordings import FULL, QUICK, Recording, record, small_ne
 from siguard.proofsim.replay import replay
 from siguard.proofsim.simulator import ideal_answers, same_answers, simulate
 from siguard.proofsim.wide import first_difference
-from siguard.ring import RingArray, decode
+from siguard.ring import RingArray
 
 Network = TypeVar("Network", Model, Defender)
 
@@ -137,8 +137,7 @@ def _simulated(policy: str, recording: Recording, corrupted: Corrupted, seed: in
         session: bytes, role: int, parts: OwnParts, held: dict[str, Networks] | None
     ) -> RingArray:
         answer = await ideal(session, role, parts, held)
-        scaled = decode(answer, FRACTION_BITS)
-        given[session] = (scaled / scaled.sum(axis=1, keepdims=True)).tolist()
+        given[session] = confidences_of(answer).tolist()
         return answer
 
     try:
@@ -199,8 +198,9 @@ def _coupled(policy: str, config: GuardConfig, server: str, seed: int) -> Claim:
     """In the hybrid model, three networks and inputs: see `siguard.proofsim.wide`."""
     role = SERVERS.index(server)
     problem, logs = "", []
-    for query in _queries(config, seed):
-        held = {server: share_networks(_queries(config, seed)[0], seed)[server]}
+    queries = _queries(config, seed)
+    held = {server: share_networks(queries[0], seed)[server]}
+    for query in queries:
         networks = share_networks(query, seed, held)
         try:
             trusted = trio.run(run_ideal, query, networks, role, FreshParts(seed))
