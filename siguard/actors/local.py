@@ -109,7 +109,7 @@ async def run_three(
             while True:
                 data = await links[receiver][sender].receive()
                 if observe_frame is not None:
-                    observe_frame(sender, receiver, data)
+                    observe_frame(sender, receiver, bytes(data))
                 mailboxes[receiver].deliver(sender, decode_frame(data))
 
     async def within(name: str, body: Callable[[Outbox], Awaitable[Any]]) -> Any:

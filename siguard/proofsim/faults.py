@@ -102,6 +102,9 @@ class _End:
         self._network.passed.append(Passing(self._owner, self.peer, bytes(data)))
         await self._link.send(data)
 
+    async def send_eof(self) -> None:
+        await self._link.send_eof()
+
     async def receive(self) -> bytes:
         while True:
             until = self._due[0][0] if self._due else math.inf
@@ -113,7 +116,7 @@ class _End:
             sent: bytes | None = None
             try:
                 with trio.CancelScope(deadline=until) as self._idle:
-                    sent = await self._link.receive()
+                    sent = bytes(await self._link.receive())
             except LinkClosedError:
                 if not self._due:
                     raise

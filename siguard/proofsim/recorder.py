@@ -20,7 +20,7 @@ from siguard.proofsim.claims import Corrupted
 from siguard.proofsim.view import Draw, Event, Message, StepNames, View
 from siguard.ring import Ring, RingArray
 from siguard.transport.frame import decode_frame
-from siguard.transport.link import Link
+from siguard.transport.link import Data, Link
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,7 +30,7 @@ class _Passed:
     party: str
     peer: str
     received: bool
-    data: bytes
+    data: Data
 
 
 @dataclass(frozen=True, slots=True)
@@ -151,7 +151,10 @@ class _RecordedLink:
         self._events.append(_Passed(self._owner, self.peer, False, data))
         await self._link.send(data)
 
-    async def receive(self) -> bytes:
+    async def send_eof(self) -> None:
+        await self._link.send_eof()
+
+    async def receive(self) -> Data:
         data = await self._link.receive()
         self._events.append(_Passed(self._owner, self.peer, True, data))
         return data

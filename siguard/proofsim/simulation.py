@@ -183,6 +183,9 @@ class SilentLink:
         if self._sent is not None:
             self._sent(self.peer, data)
 
+    async def send_eof(self) -> None:
+        """Nothing to end."""
+
     async def receive(self) -> bytes:
         """Nothing ever comes: simulators post to the mailbox."""
         raise AssertionError("nobody reads a silent link")

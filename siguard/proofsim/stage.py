@@ -27,7 +27,7 @@ from siguard.proofsim.recorder import Recorder
 from siguard.proofsim.view import Message, View, digest_of
 from siguard.ring import RingArray
 from siguard.transport.frame import Kind, decode_frame
-from siguard.transport.link import Link, LinkClosedError
+from siguard.transport.link import Data, Link, LinkClosedError
 from siguard.transport.memory import memory_link_pair
 
 #: Seconds after which a party is taken to miss something: everything is local, nothing is slow.
@@ -47,6 +47,9 @@ class _ScriptedLink:
         self._give.send_nowait(data)
 
     async def send(self, data: bytes) -> None:
+        await trio.lowlevel.checkpoint()
+
+    async def send_eof(self) -> None:
         await trio.lowlevel.checkpoint()
 
     async def receive(self) -> bytes:
@@ -74,7 +77,10 @@ class _NotedLink:
         await self._link.send(data)
         self._sent(self._owner, self.peer, data)
 
-    async def receive(self) -> bytes:
+    async def send_eof(self) -> None:
+        await self._link.send_eof()
+
+    async def receive(self) -> Data:
         return await self._link.receive()
 
     async def aclose(self) -> None:

@@ -22,6 +22,7 @@ import numpy as np
 from siguard.errors import FrameError
 from siguard.prf import PROTOCOL_VERSION
 from siguard.ring import RingArray
+from siguard.transport.link import Data
 
 HEADER_BYTES = 80
 SESSION_BYTES = 16
@@ -65,7 +66,9 @@ def encode_frame(frame: Frame) -> bytes:
         raise FrameError(f"payload has {frame.payload.ndim} axes; a frame carries at most {MAX_AXES}")
     if frame.payload.nbytes > MAX_PAYLOAD_BYTES:
         raise FrameError(f"payload of {frame.payload.nbytes} bytes; a frame carries at most {MAX_PAYLOAD_BYTES}")
-    return _encode_header(frame) + frame.payload.tobytes()
+    payload = np.ascontiguousarray(frame.payload)
+    # Joined from a view, so that the payload is copied once; a memory view of no elements cannot be cast.
+    return b"".join((_encode_header(frame), payload.data.cast("B") if payload.size else b""))
 
 
 def _encode_header(frame: Frame) -> bytes:
@@ -87,11 +90,11 @@ def _encode_header(frame: Frame) -> bytes:
     return header.ljust(HEADER_BYTES, b"\0")
 
 
-def decode_frame(data: bytes) -> Frame:
+def decode_frame(data: Data) -> Frame:
     """The frame in ``data``; the payload is a read-only view of it.  Raises `FrameError` on anything else."""
     if len(data) < HEADER_BYTES:
         raise FrameError(f"{len(data)} bytes are shorter than a frame header ({HEADER_BYTES})")
-    header = data[:HEADER_BYTES]
+    header = bytes(data[:HEADER_BYTES])
     try:
         unpacker = msgpack.Unpacker(max_buffer_size=HEADER_BYTES)
         unpacker.feed(header)
@@ -105,7 +108,9 @@ def decode_frame(data: bytes) -> Frame:
     if size != len(data) - HEADER_BYTES or size != prod(shape) * itemsize or size > MAX_PAYLOAD_BYTES:
         raise FrameError(f"payload of {len(data) - HEADER_BYTES} bytes; the header says {size!r}")
     try:
-        payload: RingArray = np.frombuffer(data, _TYPES[itemsize], offset=HEADER_BYTES).reshape(shape)
+        payload: RingArray = np.frombuffer(
+            memoryview(data).toreadonly(), _TYPES[itemsize], offset=HEADER_BYTES
+        ).reshape(shape)
     except ValueError:  # an empty payload with an axis beyond all memory
         raise FrameError("the header says an impossible shape") from None
     frame = Frame(Kind(kind), session, step, depth, payload)

@@ -30,6 +30,11 @@ class MemoryLink:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise LinkClosedError(f"link to {self.peer} is closed") from None
 
+    async def send_eof(self) -> None:
+        """No more messages from this end."""
+        self._outgoing.close()
+        await trio.lowlevel.checkpoint()
+
     async def receive(self) -> bytes:
         """The next message."""
         try:

@@ -17,7 +17,7 @@ from siguard.actors.client import ModelOwner
 from siguard.actors.messages import Request
 from siguard.nn.model import FloatArray
 from siguard.transport.frame import Frame, Kind, decode_frame
-from siguard.transport.link import Link
+from siguard.transport.link import Data, Link
 
 SERVERS = ("S0", "S1", "S2")
 #: One step of the published guard: every gate once, few frames.
@@ -86,7 +86,10 @@ class TappedLink:
         for message in self._wire.change(sent):
             await self.link.send(message)
 
-    async def receive(self) -> bytes:
+    async def send_eof(self) -> None:
+        await self.link.send_eof()
+
+    async def receive(self) -> Data:
         return await self.link.receive()
 
     async def aclose(self) -> None:

@@ -16,7 +16,7 @@ from siguard.nn.model import FloatArray
 from siguard.prf import PairwiseRandomness
 from siguard.ring import Ring, RingArray
 from siguard.transport.frame import Kind, decode_frame
-from siguard.transport.link import Link
+from siguard.transport.link import Data, Link
 
 SHORT, LABEL, NONE = GuardConfig(outer=2, inner=2), GuardConfig("label"), GuardConfig("none")
 CONFIGS = [LABEL, NONE, GuardConfig("linesearch"), SHORT]
@@ -46,7 +46,10 @@ class Recorder:
         self._transcript.append((self._owner, self.peer, bytes(data)))
         await self._link.send(data)
 
-    async def receive(self) -> bytes:
+    async def send_eof(self) -> None:
+        await self._link.send_eof()
+
+    async def receive(self) -> Data:
         return await self._link.receive()
 
     async def aclose(self) -> None:

@@ -13,7 +13,7 @@ from siguard.guard.policy import POLICIES, policy_cost
 from siguard.mpc.gate import Cost
 from siguard.nn.model import FloatArray
 from siguard.nn.shared import inference_cost
-from siguard.transport.link import Link
+from siguard.transport.link import Data, Link
 
 SHORT = GuardConfig(outer=2, inner=3)
 CONFIGS = [GuardConfig("none"), GuardConfig("label"), GuardConfig("linesearch"), SHORT]
@@ -218,7 +218,10 @@ class LengthRecorder:
         self._sent.append((data[22:80], len(data)))
         await self._link.send(data)
 
-    async def receive(self) -> bytes:
+    async def send_eof(self) -> None:
+        await self._link.send_eof()
+
+    async def receive(self) -> Data:
         return await self._link.receive()
 
     async def aclose(self) -> None:

@@ -23,7 +23,7 @@ from siguard.proofsim.recorder import Recorder
 from siguard.proofsim.view import Draw, Event, Message, StepNames, View
 from siguard.ring import Ring, RingArray
 from siguard.transport.frame import HEADER_BYTES, Kind
-from siguard.transport.link import Link
+from siguard.transport.link import Data, Link
 
 Frames = dict[tuple[str, str], list[bytes]]
 
@@ -44,7 +44,10 @@ class Tap:
                 tap.frames[owner, link.peer].append(data)
                 await link.send(data)
 
-            async def receive(self) -> bytes:
+            async def send_eof(self) -> None:
+                await link.send_eof()
+
+            async def receive(self) -> Data:
                 return await link.receive()
 
             async def aclose(self) -> None:
