@@ -16,20 +16,24 @@ from siguard.actors.session import DEFAULT_DEADLINE, Mailbox, Outbox
 from siguard.errors import PartyFailedError, ProtocolError, SiguardError
 from siguard.transport.accountant import Traffic
 from siguard.transport.frame import Frame, Kind, decode_frame
-from siguard.transport.link import Link, LinkClosedError
+from siguard.transport.link import Link, LinkBrokenError, LinkClosedError
 
 #: Ended sessions that are remembered, so that late frames do not open them again.
 _REMEMBERED = 4096
+#: Sessions whose traffic is kept until somebody takes it.
+_ACCOUNTS = 4096
 
 
 class Ledger:
-    """Traffic of each session of this process, filled by the senders' codecs."""
+    """Traffic of the latest sessions of this process, filled by the senders' codecs."""
 
     def __init__(self) -> None:
         self._sessions: dict[bytes, Traffic] = {}
 
     def traffic(self, session: bytes) -> Traffic:
         """The counts of a session."""
+        while len(self._sessions) >= _ACCOUNTS and session not in self._sessions:
+            del self._sessions[next(iter(self._sessions))]
         return self._sessions.setdefault(session, Traffic())
 
     def take(self, session: bytes) -> Traffic:
@@ -46,6 +50,9 @@ class Actor:
         self.name = name
         self.deadline = deadline
         self._links = dict(links)
+        self._changed = trio.Event()
+        #: Seconds that a session waits for links to its members; 0 where links are never made again.
+        self.link_patience = 0.0
         self._ledger = ledger
         self._mailboxes: dict[bytes, Mailbox] = {}
         self._ended: OrderedDict[bytes, None] = OrderedDict()
@@ -63,8 +70,8 @@ class Actor:
             with self._scope:
                 async with trio.open_nursery() as nursery:
                     self.nursery = nursery
-                    for peer in list(self._links):
-                        nursery.start_soon(self._pump, peer)
+                    for peer, link in list(self._links.items()):
+                        nursery.start_soon(self._pump, peer, link)
                     task_status.started()
                     await trio.sleep_forever()
         finally:
@@ -85,18 +92,65 @@ class Actor:
     def _stopped(self, session: bytes) -> PartyFailedError:
         return PartyFailedError(f"{self.name} was stopped", party=self.name, session=session.hex())
 
+    # Links ------------------------------------------------------------------------------------------------
+
+    def attach(self, link: Link) -> None:
+        """Take a new link into use; sessions that were using an older one to the same peer end."""
+        if self.nursery is None:
+            raise LinkClosedError(f"{self.name} does not run")
+        old = self._links.get(link.peer)
+        self._links[link.peer] = link
+        if old is not None:
+            self._log.info("link replaced", peer=link.peer)
+            self._fail_sessions_with(link.peer, PartyFailedError, f"{link.peer} connected anew")
+            self.nursery.start_soon(old.aclose)
+        self.nursery.start_soon(self._pump, link.peer, link)
+        self._note_change()
+
+    def is_attached(self, link: Link) -> bool:
+        """Whether this very link is in use."""
+        return self._links.get(link.peer) is link
+
+    async def detached(self, link: Link) -> None:
+        """Wait until this very link is no longer in use."""
+        while self.is_attached(link):
+            await self._changed.wait()
+
+    async def linked(self, peers: Iterable[str]) -> None:
+        """Wait until there are links to all peers; raises `PartyFailedError` naming one that stays away."""
+        missing = [peer for peer in peers if peer not in self._links]
+        with trio.move_on_after(self.link_patience):
+            while missing and self.link_patience:
+                await self._changed.wait()
+                missing = [peer for peer in missing if peer not in self._links]
+        if missing:
+            peer = missing[0]
+            raise PartyFailedError(f"{self.name} has no link to {peer}{self._why(peer)}", party=peer)
+
+    def _why(self, peer: str) -> str:
+        """What is known of a peer without a link, to end a sentence with."""
+        return ""
+
+    def _note_change(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
     # Frames in --------------------------------------------------------------------------------------------
 
-    async def _pump(self, peer: str) -> None:
-        link = self._links[peer]
+    async def _pump(self, peer: str, link: Link) -> None:
         while True:
             try:
                 data = await link.receive()
-            except LinkClosedError:
-                self._links.pop(peer, None)
+            except LinkClosedError as closed:
+                reason = f"{peer} closed its link to {self.name}"
+                if isinstance(closed, LinkBrokenError):
+                    reason = f"the link between {self.name} and {peer} broke: {closed}"
+                if self.is_attached(link):
+                    del self._links[peer]
+                    self._log.info("link closed", peer=peer, reason=reason)
+                    self._fail_sessions_with(peer, PartyFailedError, reason)
+                    self._note_change()
                 await link.aclose()
-                self._log.info("link closed", peer=peer)
-                self._fail_sessions_with(peer, PartyFailedError, f"{peer} closed its link to {self.name}")
                 return
             try:
                 self._dispatch(peer, decode_frame(data))
@@ -116,7 +170,7 @@ class Actor:
             return
         if frame.kind is Kind.ABORT:
             self._on_abort(session, error_from(Abort.decode(frame.payload), session))
-        elif frame.kind in (Kind.START, Kind.GRANT):
+        elif frame.kind in (Kind.START, Kind.GRANT, Kind.ASK):
             self._on_start(peer, frame)
         else:
             self.mailbox(session).deliver(peer, frame)
@@ -156,7 +210,8 @@ class Actor:
     ) -> SiguardError | None:
         """Run this party's part of a session; on failure tell the others and return the error.
 
-        A session that the caller cancels is aborted at the others too, and the cancellation goes on.
+        Begins when there are links to all of ``tell``.  A session that the caller cancels is aborted at the others
+        too, and the cancellation goes on.
         """
         if not self._is_running():
             return self._stopped(session)
@@ -167,6 +222,7 @@ class Actor:
         cancelled: BaseException | None = None
         try:
             with mailbox.scope:
+                await self.linked(tell)
                 await body()
                 # A failure that was noticed in the same moment as the end still counts.
                 finished = mailbox.failure is None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import time
 from collections.abc import AsyncIterator, Iterable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -44,7 +43,7 @@ _Encoding = tuple[str, tuple[RingArray, ...], list[float]]
 class GuardResult:
     """What one call gave.
 
-    confidences: (batch, C), rows >= 0 with sum 1.  seconds: call to answer, wall clock.
+    confidences: (batch, C), rows >= 0 with sum 1.  seconds: call to answer, by trio's clock.
     iterations: public number of optimisation steps per query.  traffic: this call, input sharing to reveal.
     internals: only with ``debug_open``, else None.
     """
@@ -145,7 +144,7 @@ class Cluster:
         shape = (batch, defender.classes)
         if self._debug_open:
             self._probes[session] = DebugProbe()
-        started = time.perf_counter()
+        started = trio.current_time()
         try:
             if model is not None:
                 answer = await self.user.ask(session, request, value, shape)
@@ -154,7 +153,7 @@ class Cluster:
         finally:
             probe = self._probes.pop(session, None)
             traffic = self._ledger.take(session)
-        seconds = time.perf_counter() - started
+        seconds = trio.current_time() - started
         internals = probe.internals(config) if probe else None
         return GuardResult(answer.confidences, seconds, config.iterations, traffic, internals)
 
@@ -202,7 +201,7 @@ class Cluster:
             return self._networks[network]
         kind, arrays, public = self._encodings[network]
         session = self._sessions.session(kind, *(array.tobytes() for array in arrays))
-        load = Load(kind, session, [list(array.shape) for array in arrays], public)
+        load = Load(kind, session, "", [list(array.shape) for array in arrays], public)
         try:
             await self._owner.share_network(session, load, arrays)
         finally:

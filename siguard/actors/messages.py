@@ -20,6 +20,8 @@ from siguard.guard.config import GuardConfig
 from siguard.prf import PROTOCOL_VERSION
 from siguard.ring import BYTES, RingArray
 
+_GRANT = "siguard grant"
+
 
 def to_payload(value: Any) -> RingArray:
     """msgpack bytes of plain values, as a frame payload."""
@@ -37,14 +39,22 @@ def from_payload(payload: RingArray) -> Any:
 class _Message:
     """A flat dataclass that travels as a msgpack map with exactly its fields."""
 
+    def as_dict(self) -> dict[str, Any]:
+        """The fields as plain values."""
+        return asdict(self)  # type: ignore[call-overload,no-any-return]
+
     def encode(self) -> RingArray:
         """The frame payload."""
-        return to_payload(asdict(self))  # type: ignore[call-overload]
+        return to_payload(self.as_dict())
 
     @classmethod
     def decode(cls, payload: RingArray) -> Self:
         """Raises `ProtocolError` when fields are missing, unknown or of the wrong type."""
-        values = from_payload(payload)
+        return cls.from_values(from_payload(payload))
+
+    @classmethod
+    def from_values(cls, values: Any) -> Self:
+        """As `decode`, of what is unpacked already."""
         expected = {field.name: field.type for field in fields(cls)}  # type: ignore[arg-type]
         if not isinstance(values, dict) or set(values) != set(expected):
             raise ProtocolError(f"a {cls.__name__} message does not have the fields {', '.join(expected)}")
@@ -75,11 +85,13 @@ class Request(_Message):
 class Load(_Message):
     """Opens a session in which the owner shares a network.
 
-    shapes: of the arrays, in order, sent as one vector.  public: bounds that go with the shares.
+    label: what people call it.  shapes: of the arrays, in order, sent as one vector.
+    public: bounds that go with the shares.
     """
 
     kind: str
     name: bytes
+    label: str
     shapes: list[list[int]]
     public: list[float]
 
@@ -90,6 +102,29 @@ class Grant(_Message):
 
     grant: bytes
     signature: bytes
+
+
+@dataclass(frozen=True)
+class Ask(_Message):
+    """A client's question to one server about something public; see `siguard.actors.inquiries`."""
+
+    what: str
+    about: bytes
+
+
+@dataclass(frozen=True)
+class Offer(_Message):
+    """A guard configuration that the owner signed, and the public side of the networks it is for.
+
+    label, widths: of the target model.  defender: widths of h.  limit: largest feature.
+    """
+
+    grant: bytes
+    signature: bytes
+    label: str
+    widths: list[int]
+    defender: list[int]
+    limit: float
 
 
 @dataclass(frozen=True)
@@ -104,10 +139,21 @@ class Abort(_Message):
 
 def grant_bytes(defender: bytes, model: bytes, config: GuardConfig) -> bytes:
     """What the owner signs: canonical bytes of a permission."""
-    packed: bytes = msgpack.packb(
-        ["siguard grant", PROTOCOL_VERSION, defender, model, list(config.to_dict().items())]
-    )
+    packed: bytes = msgpack.packb([_GRANT, PROTOCOL_VERSION, defender, model, list(config.to_dict().items())])
     return packed
+
+
+def read_grant(grant: bytes) -> tuple[bytes, bytes, GuardConfig]:
+    """Classifier, model and configuration of a permission; raises `ProtocolError` for what is none."""
+    try:
+        head, version, defender, model, items = msgpack.unpackb(grant)
+        config = GuardConfig(**dict(items))
+        good = head == _GRANT and version == PROTOCOL_VERSION and grant_bytes(defender, model, config) == grant
+    except (ValueError, TypeError, InputError, msgpack.UnpackException):
+        good = False
+    if not good:
+        raise ProtocolError("a grant is not a permission of this protocol version")
+    return defender, model, config
 
 
 _ERRORS: dict[str, type[SiguardError]] = {

@@ -50,3 +50,13 @@ class SessionNames:
         occurrence = self._seen[digest]
         self._seen[digest] += 1
         return fresh_key(digest, "occurrence", occurrence)[:SESSION_BYTES]
+
+
+def instance_name(client: str, instance: str) -> str:
+    """One process of a client among several at once: links, keys and errors go by this name."""
+    return f"{client}/{instance}"
+
+
+def client_of(name: str) -> str:
+    """The client whose process this is."""
+    return name.partition("/")[0]

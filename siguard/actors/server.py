@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import partial
+from typing import Any
 
 import numpy as np
+import trio
 from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from siguard.actors.actor import Actor, Ledger
 from siguard.actors.compute import ComputeDoor
+from siguard.actors.inquiries import reply_to
 from siguard.actors.limits import check_memory
-from siguard.actors.messages import Grant, Load, Request, grant_bytes
+from siguard.actors.messages import Ask, Grant, Load, Offer, Request, grant_bytes, read_grant, to_payload
+from siguard.actors.naming import client_of
 from siguard.actors.session import (
     DEFAULT_DEADLINE,
     SERVERS,
@@ -23,7 +27,7 @@ from siguard.actors.session import (
     pair_name,
     roles_for,
 )
-from siguard.errors import InputError, PolicyError, ProtocolError, SiguardError
+from siguard.errors import InputError, PartyFailedError, PolicyError, ProtocolError, SiguardError
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import SharedDefender
 from siguard.guard.query import answer_query
@@ -55,33 +59,99 @@ class Server(Actor):
         deadline: float = DEFAULT_DEADLINE,
         probes: Mapping[bytes, Probe] | None = None,
         randomness: RandomnessFactory = PairwiseRandomness,
+        users: Iterable[str] = (USER,),
+        most_sessions: int | None = None,
     ) -> None:
         super().__init__(name, links, ledger, deadline)
         self._keys = dict(keys)
+        self._users = frozenset(users)
+        self._most_sessions = most_sessions
+        self._draining = False
+        self._idle = trio.Event()
         self._owner_key = owner_key
         self._randomness = randomness
         self._door = ComputeDoor()
         self._probes = probes if probes is not None else {}
         self._defenders: dict[bytes, SharedDefender] = {}
         self._models: dict[bytes, SharedModel] = {}
-        self._granted: set[bytes] = set()
+        self._labels: dict[bytes, str] = {}
+        self._granted: dict[bytes, bytes] = {}
         self._serving: set[bytes] = set()
 
     def networks(self, defender: bytes, model: bytes) -> tuple[SharedDefender, SharedModel | None]:
         """This server's shares of networks by name; KeyError where there is none, None for no model."""
         return self._defenders[defender], self._models[model] if model else None
 
+    def learn_keys(self, keys: Mapping[str, bytes]) -> None:
+        """Pair keys of a new epoch, agreed while a link was made: sessions that begin now use them."""
+        self._keys.update(keys)
+
+    def forget_client(self, client: str) -> None:
+        """Drop the keys shared with a client that has left."""
+        for pair in _own_pairs(self.name):
+            self._keys.pop(client_pair(client, pair), None)
+
+    async def drain(self) -> None:
+        """Take no more requests, and return when those that run have ended."""
+        self._draining = True
+        while self._serving:
+            await self._idle.wait()
+
+    # What it tells (`siguard.actors.inquiries`) -------------------------------------------------------------
+
+    def offers(self) -> list[dict[str, Any]]:
+        """Each signed guard configuration with the networks it is for, where both are held."""
+        found = []
+        for grant, signature in self._granted.items():
+            defender, model, _ = read_grant(grant)
+            if defender not in self._defenders or (model and model not in self._models):
+                continue
+            found.append(
+                Offer(
+                    grant,
+                    signature,
+                    self._labels.get(model, ""),
+                    list(self._models[model].shape) if model else [],
+                    list(self._defenders[defender].shape),
+                    self._models[model].feature_limit if model else 0.0,
+                ).as_dict()
+            )
+        return found
+
+    def traffic(self, session: bytes) -> list[list[list[Any]]]:
+        """What this server sent in an ended session, told once (`siguard.transport.accountant.Traffic`)."""
+        return self._ledger.take(session).to_plain()
+
+    def status(self) -> dict[str, Any]:
+        """Whom it is linked to, and how busy it is."""
+        return {
+            "party": self.name,
+            "links": sorted(self._links),
+            "sessions": len(self._serving),
+            "draining": self._draining,
+            "networks": len(self._defenders) + len(self._models),
+        }
+
     # Requests ---------------------------------------------------------------------------------------------
+
+    def _kind_of(self, peer: str) -> str | None:
+        """`OWNER`, `USER` or `UPSTREAM`; None for a server."""
+        client = client_of(peer)
+        if client in self._users:
+            return USER
+        return client if client in (OWNER, UPSTREAM) else None
 
     def _on_start(self, peer: str, frame: Frame) -> None:
         assert self.nursery is not None  # noqa: S101 - frames arrive only while the actor runs
-        if peer not in (OWNER, USER, UPSTREAM):
+        if self._kind_of(peer) is None:
             # Nothing waits for it, and an answer would only feed a confused peer.
             self._log.warning("a server sent a request", peer=peer)
         elif frame.session in self._serving:
             error = ProtocolError(f"{peer} opened one session twice", party=peer, session=frame.session.hex())
             self.mailbox(frame.session).fail(error)
         else:
+            if not self._serving:
+                self._idle = trio.Event()
             self._serving.add(frame.session)
             self.nursery.start_soon(self._serve, peer, frame)
 
@@ -93,16 +163,41 @@ class Server(Actor):
             self._forget(session)
 
     async def _serve(self, peer: str, frame: Frame) -> None:
-        handlers = {OWNER: self._serve_owner, USER: self._serve_query, UPSTREAM: self._serve_query}
+        kind = self._kind_of(peer)
         others = [name for name in SERVERS if name != self.name]
-        clients = {OWNER: [OWNER], USER: [USER], UPSTREAM: [UPSTREAM, USER]}
-        tell = [*others, *clients[peer]]
+        if frame.kind is Kind.ASK:
+            serve, tell = self._serve_ask, [peer]
+        elif kind == OWNER:
+            serve, tell = self._serve_owner, [*others, peer]
+        else:
+            serve, tell = self._serve_query, [*others, *{peer, self._receiver_of(peer)}]
         try:
-            await self.within_session(frame.session, tell, partial(handlers[peer], peer, frame))
+            await self.within_session(frame.session, tell, partial(serve, peer, frame))
         finally:
             self._serving.discard(frame.session)
+            if not self._serving:
+                self._idle.set()
+
+    def _receiver_of(self, peer: str) -> str:
+        """Who is given the answer: the user who asked, or the one user beside upstream."""
+        return peer if self._kind_of(peer) == USER else USER
+
+    async def _serve_ask(self, peer: str, frame: Frame) -> None:
+        reply = reply_to(Ask.decode(frame.payload), self)
+        await self.outbox(frame.session).send(peer, Kind.DATA, "reply", 0, to_payload(reply))
+
+    def _check_load(self) -> None:
+        """Refuse what would wait for its turn without end."""
+        if self._draining:
+            raise PartyFailedError(f"{self.name} is shutting down and takes no more requests", party=self.name)
+        if self._most_sessions is not None and len(self._serving) > self._most_sessions:
+            raise PartyFailedError(
+                f"{self.name} already serves {self._most_sessions} sessions at once; ask again later",
+                party=self.name,
+            )
 
     async def _serve_query(self, peer: str, frame: Frame) -> None:
+        self._check_load()
         request = Request.decode(frame.payload)
         config, defender, model = self._admit(peer, request)
         channel = self._channel(frame.session, request.dealer, client=peer)
@@ -115,7 +210,7 @@ class Server(Actor):
             config = GuardConfig(**request.config)
         except (TypeError, InputError) as error:
             raise InputError(f"the request's configuration is not valid: {error}") from None
-        expected = {USER: "query", UPSTREAM: "guard"}[peer]
+        expected = "query" if self._kind_of(peer) == USER else "guard"
         # Only upstream may share logits: a user without a model would choose them.
         if request.kind != expected or bool(request.model) != (expected == "query"):
             raise ProtocolError(f"{peer} sent a {request.kind!r} request that it may not send", party=peer)
@@ -139,7 +234,9 @@ class Server(Actor):
         return config, defender, model
 
     def _channel(self, session: bytes, dealer: str, client: str) -> ServerSession:
-        randomness = self._randomness(self._keys, session, dealer, self.name)
+        pairs = _own_pairs(self.name)
+        names = [*pairs, *(client_pair(client, pair) for pair in pairs)]
+        randomness = self._randomness({name: self._keys[name] for name in names}, session, dealer, self.name)
         return ServerSession(
             self.mailbox(session),
             self.outbox(session),
@@ -148,7 +245,7 @@ class Server(Actor):
             self._door,
             self._probes.get(session),
             client=client,
-            receiver=USER,
+            receiver=self._receiver_of(client),
         )
 
     # The owner --------------------------------------------------------------------------------------------
@@ -157,19 +254,19 @@ class Server(Actor):
         if frame.kind is Kind.GRANT:
             self._accept_grant(Grant.decode(frame.payload))
         else:
-            await self._accept_network(frame)
-        await self.outbox(frame.session).send(OWNER, Kind.DATA, "done", frame.depth, Z64.zeros(1))
+            await self._accept_network(peer, frame)
+        await self.outbox(frame.session).send(peer, Kind.DATA, "done", frame.depth, Z64.zeros(1))
 
     def _accept_grant(self, grant: Grant) -> None:
         try:
             self._owner_key.verify(grant.grant, grant.signature)
         except (BadSignatureError, ValueError):  # the second: not as long as a signature
             raise PolicyError("a grant is not signed by the model owner's key", party=OWNER) from None
-        self._granted.add(grant.grant)
+        self._granted[grant.grant] = grant.signature
 
-    async def _accept_network(self, frame: Frame) -> None:
+    async def _accept_network(self, peer: str, frame: Frame) -> None:
         load = Load.decode(frame.payload)
-        channel = self._channel(frame.session, LOAD_DEALER, client=OWNER)
+        channel = self._channel(frame.session, LOAD_DEALER, client=peer)
         role = channel.roles.index(self.name)
         sizes = [math.prod(shape) for shape in load.shapes]
         weights = await receive_input(Party(role, channel).at("input"), Z64, (sum(sizes),), 0)
@@ -185,6 +282,7 @@ class Server(Actor):
             self._models[load.name] = SharedModel(arrays, load.public[0])
         else:
             raise ProtocolError(f"unknown network kind {load.kind!r}", party=OWNER)
+        self._labels[load.name] = load.label
 
 
 def _as_long_lived(share: Share) -> Share:
@@ -196,7 +294,7 @@ def _as_long_lived(share: Share) -> Share:
 
 def server_keys(name: str) -> list[str]:
     """The names of the pair keys that a server holds: with each server, and with each client and one server."""
-    pairs = [pair_name(name, other) for other in SERVERS if other != name]
+    pairs = _own_pairs(name)
     return pairs + [client_pair(client, pair) for client in (OWNER, USER, UPSTREAM) for pair in pairs]
 
 
@@ -204,3 +302,8 @@ def client_keys(client: str) -> list[str]:
     """The names of the pair keys that a client holds: one with each pair of servers."""
     pairs = [pair_name(one, other) for i, one in enumerate(SERVERS) for other in SERVERS[i + 1 :]]
     return [client_pair(client, pair) for pair in pairs]
+
+
+def _own_pairs(name: str) -> list[str]:
+    """The pairs of servers that a server belongs to."""
+    return [pair_name(name, other) for other in SERVERS if other != name]

@@ -9,10 +9,12 @@ from typing import Protocol, TypeVar
 import trio
 
 from siguard.actors.compute import ComputeDoor
+from siguard.actors.windows import SendWindows, TakenBytes
 from siguard.errors import DeadlineError, PartyFailedError, ProtocolError, SiguardError
+from siguard.mpc.party import DEALER
 from siguard.mpc.secret import Secret
 from siguard.prf import RandomnessSource
-from siguard.ring import Ring, RingArray
+from siguard.ring import Z64, Ring, RingArray
 from siguard.transport.accountant import Traffic
 from siguard.transport.frame import Frame, Kind, encode_frame, step_digest
 from siguard.transport.link import Link, LinkClosedError
@@ -64,11 +66,16 @@ class Mailbox:
         self.members: frozenset[str] | None = None
         #: The step this party was last seen at, for errors.
         self.last_step: str | None = None
+        #: Room for what this party deals.
+        self.windows = SendWindows()
         self._arrived: dict[tuple[str, bytes], Frame] = {}
         self._waiting: dict[tuple[str, bytes], trio.Event] = {}
 
     def deliver(self, sender: str, frame: Frame) -> None:
         """Put a frame where its step will look for it.  A second frame for one step fails the session."""
+        if frame.kind is Kind.CREDIT:
+            self.windows.give_back(sender, int(frame.payload.sum()))
+            return
         key = (sender, frame.step)
         if key in self._arrived:
             self.fail(
@@ -137,8 +144,13 @@ class Outbox:
         self._links = links
         self._traffic = traffic
 
-    async def send(self, peer: str, kind: Kind, path: str, depth: int, payload: RingArray) -> None:
-        """Send one frame; raises `PartyFailedError` if the link is gone, `DeadlineError` if it is clogged."""
+    async def send(
+        self, peer: str, kind: Kind, path: str, depth: int, payload: RingArray, *, dealt: bool = False
+    ) -> None:
+        """Send one frame; raises `PartyFailedError` if the link is gone, `DeadlineError` if it is clogged.
+
+        dealt: the sender runs ahead of the receiver, and waits for room there (`siguard.actors.windows`).
+        """
         box = self._mailbox
         box.last_step = path
         data = encode_frame(Frame(kind, box.session, step_digest(path), depth, payload))
@@ -146,6 +158,8 @@ class Outbox:
         where = {"party": peer, "session": box.session.hex(), "step": path}
         try:
             with trio.move_on_after(box.deadline) as scope:
+                if dealt:
+                    await box.windows.room(peer, payload.nbytes)
                 await self._links[peer].send(data)
         except (KeyError, LinkClosedError):
             raise PartyFailedError(f"{box.party} has no link to {peer} any more", **where) from None
@@ -175,6 +189,8 @@ class ServerSession:
         self._probe = probe
         self.client = client
         self._receiver = receiver
+        self._dealing = roles[DEALER] == mailbox.party
+        self._taken = TakenBytes()
         self._pairs = {(i, j): pair_name(roles[i], roles[j]) for i in range(3) for j in range(i + 1, 3)}
 
     def draw(
@@ -204,7 +220,7 @@ class ServerSession:
 
     def send(self, role: int, path: str, depth: int, payload: RingArray) -> Awaitable[None]:
         """Send protocol data to another role."""
-        return self.outbox.send(self.roles[role], Kind.DATA, path, depth, payload)
+        return self.outbox.send(self.roles[role], Kind.DATA, path, depth, payload, dealt=self._dealing)
 
     async def receive(
         self, role: int, path: str, ring: Ring, shape: tuple[int, ...], depth: int
@@ -213,6 +229,10 @@ class ServerSession:
         peer = self.roles[role]
         frame = await self.mailbox.take(peer, path, depth)
         check_payload(frame, ring, shape, peer, path)
+        if role == DEALER:
+            due = self._taken.take(peer, frame.payload.nbytes)
+            if due:
+                await self.outbox.send(peer, Kind.CREDIT, "credit", 0, Z64.constant([due]))
         return frame.payload, frame.depth
 
     async def compute(self, work: Callable[[], T], elements: int) -> T:

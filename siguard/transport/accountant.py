@@ -7,7 +7,8 @@ and run-ahead cannot change the figure.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import dataclass, field
+from dataclasses import astuple, dataclass, field
+from typing import Any
 
 
 @dataclass(slots=True)
@@ -23,6 +24,12 @@ class Count:
         self.messages += 1
         self.bytes += size
         self.depth = max(self.depth, depth)
+
+    def merge(self, other: Count) -> None:
+        """Add another count."""
+        self.messages += other.messages
+        self.bytes += other.bytes
+        self.depth = max(self.depth, other.depth)
 
 
 @dataclass(slots=True)
@@ -42,17 +49,33 @@ class Traffic:
         self._steps[step].add(size, depth)
         self._links[sender, receiver].add(size, depth)
 
+    def to_plain(self) -> list[list[list[Any]]]:
+        """Counts per step and per link as lists of numbers and names, for another process."""
+        steps = [[step, *astuple(count)] for step, count in self.by_step().items()]
+        links = [[sender, receiver, *astuple(count)] for (sender, receiver), count in self.by_link().items()]
+        return [steps, links]
+
+    @classmethod
+    def from_plain(cls, plain: Any) -> Traffic:
+        """What `to_plain` wrote; raises ValueError for anything else."""
+        traffic = cls()
+        try:
+            steps, links = plain
+            for step, *counts in steps:
+                traffic._steps[str(step)] = count = Count(*map(int, counts))
+                traffic.total.merge(count)
+            for sender, receiver, *counts in links:
+                traffic._links[str(sender), str(receiver)] = Count(*map(int, counts))
+        except TypeError as error:
+            raise ValueError(f"not counts of traffic: {error}") from None
+        return traffic
+
     def merge(self, other: Traffic) -> None:
         """Add the frames of another record."""
         for mine, theirs in ((self._steps, other._steps), (self._links, other._links)):
             for key, count in theirs.items():
-                into = mine[key]  # type: ignore[index]
-                into.messages += count.messages
-                into.bytes += count.bytes
-                into.depth = max(into.depth, count.depth)
-        self.total.messages += other.total.messages
-        self.total.bytes += other.total.bytes
-        self.total.depth = max(self.total.depth, other.total.depth)
+                mine[key].merge(count)  # type: ignore[index]
+        self.total.merge(other.total)
 
     @property
     def rounds(self) -> int:

@@ -41,6 +41,8 @@ class Kind(IntEnum):
     DATA = 2  # protocol data of a session
     ABORT = 3  # the session failed at the party named in the payload
     GRANT = 4  # the model owner permits a guard configuration
+    CREDIT = 5  # a server has taken so many bytes of the dealer's frames
+    ASK = 6  # a client asks a server for something public, outside the protocol
 
 
 @dataclass(frozen=True, slots=True)
