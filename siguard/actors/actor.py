@@ -53,6 +53,8 @@ class Actor:
         self._changed = trio.Event()
         #: Seconds that a session waits for links to its members; 0 where links are never made again.
         self.link_patience = 0.0
+        #: What is known of a peer without a link, to end a sentence with.
+        self.why_unlinked: Callable[[str], str] = lambda peer: ""
         self._ledger = ledger
         self._mailboxes: dict[bytes, Mailbox] = {}
         self._ended: OrderedDict[bytes, None] = OrderedDict()
@@ -125,11 +127,7 @@ class Actor:
                 missing = [peer for peer in missing if peer not in self._links]
         if missing:
             peer = missing[0]
-            raise PartyFailedError(f"{self.name} has no link to {peer}{self._why(peer)}", party=peer)
-
-    def _why(self, peer: str) -> str:
-        """What is known of a peer without a link, to end a sentence with."""
-        return ""
+            raise PartyFailedError(f"{self.name} has no link to {peer}{self.why_unlinked(peer)}", party=peer)
 
     def _note_change(self) -> None:
         self._changed.set()

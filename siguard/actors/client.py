@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
@@ -12,16 +12,16 @@ import trio
 from nacl.signing import SigningKey
 
 from siguard.actors.actor import Actor, Ledger
-from siguard.actors.messages import Grant, Load, Request, grant_bytes
+from siguard.actors.messages import Ask, Grant, Load, Request, from_payload, grant_bytes
 from siguard.actors.server import LOAD_DEALER, OWNER
 from siguard.actors.session import DEFAULT_DEADLINE, SERVERS, check_payload, client_pair, pair_name, roles_for
 from siguard.errors import DeadlineError, ProtocolError
 from siguard.guard.config import GuardConfig
 from siguard.mpc.io import mask_input, open_answer
 from siguard.mpc.softmax import FRACTION_BITS
-from siguard.prf import PairwiseRandomness, RandomnessFactory
+from siguard.prf import PairwiseRandomness, RandomnessFactory, fresh_key
 from siguard.ring import Z64, Ring, RingArray, decode
-from siguard.transport.frame import Frame, Kind
+from siguard.transport.frame import SESSION_BYTES, Frame, Kind
 from siguard.transport.link import Link
 
 #: A user waits this many times a server's deadline for the first part of an answer: a computation may be long, and
@@ -134,6 +134,22 @@ class Client(Actor):
         assert answer is not None  # noqa: S101 - a session without error has one
         return answer
 
+    async def inquire(self, server: str, what: str, about: bytes = b"") -> Any:
+        """A server's answer to a public question (`siguard.actors.inquiries`), as plain values."""
+        session = fresh_key(None)[:SESSION_BYTES]
+        reply: Any = None
+
+        async def body() -> None:
+            nonlocal reply
+            await self.outbox(session).send(server, Kind.ASK, "ask", 0, Ask(what, about).encode())
+            reply = from_payload((await self.mailbox(session).take(server, "reply")).payload)
+
+        error = await self.within_session(session, [server], body)
+        self._ledger.take(session)
+        if error is not None:
+            raise error
+        return reply
+
     async def submit(self, session: bytes, request: Request, value: RingArray) -> None:
         """The test role upstream: share logits for a session whose answer goes to the user."""
         error = await self.within_session(
@@ -154,8 +170,9 @@ class ModelOwner(Client):
         signing_key: SigningKey,
         deadline: float = DEFAULT_DEADLINE,
         randomness: RandomnessFactory = PairwiseRandomness,
+        name: str = OWNER,
     ) -> None:
-        super().__init__(OWNER, links, ledger, keys, deadline, randomness)
+        super().__init__(name, links, ledger, keys, deadline, randomness)
         self._signing_key = signing_key
 
     @property

@@ -17,6 +17,7 @@ from siguard.actors.blas import single_threaded_blas
 from siguard.actors.client import Answer
 from siguard.actors.debug import DebugProbe, Internals
 from siguard.actors.deployment import Deployment, LinkWrapper
+from siguard.actors.encoding import Encoding, encoded
 from siguard.actors.limits import check_memory
 from siguard.actors.messages import Load, Request
 from siguard.actors.naming import SessionNames
@@ -24,19 +25,14 @@ from siguard.actors.server import USER
 from siguard.actors.session import DEFAULT_DEADLINE
 from siguard.errors import InputError, PolicyError, SiguardError
 from siguard.guard.config import GuardConfig
-from siguard.guard.defender import encode_defender
 from siguard.guard.inputs import check_logits, relative_to_largest
 from siguard.guard.relative import LOGIT_BITS
 from siguard.mpc.softmax import FRACTION_BITS
 from siguard.nn.inputs import check_features
 from siguard.nn.model import Defender, DenseNetwork, FloatArray, Model
-from siguard.nn.shared import encode_model
 from siguard.prf import KEY_BYTES, PairwiseRandomness, RandomnessFactory
 from siguard.ring import RingArray, encode
 from siguard.transport.accountant import Traffic
-
-#: Kind, fixed-point arrays and public bounds of a network.
-_Encoding = tuple[str, tuple[RingArray, ...], list[float]]
 
 
 @dataclass(frozen=True)
@@ -73,7 +69,7 @@ class Cluster:
         self._ledger = Ledger()
         self._probes: dict[bytes, DebugProbe] = {}
         self._networks: dict[DenseNetwork, bytes] = {}
-        self._encodings: dict[DenseNetwork, _Encoding] = {}  # of networks that are about to be shared
+        self._encodings: dict[DenseNetwork, Encoding] = {}  # of networks that are about to be shared
         self._limits: dict[bytes, float] = {}
         self._granted: set[tuple[bytes, bytes, GuardConfig]] = set()
         self._sharing = trio.Lock()
@@ -193,7 +189,7 @@ class Cluster:
         check_memory(batch, model.shape if model else None, defender.shape, config)
         for network in (defender, model):
             if network is not None and network not in self._networks and network not in self._encodings:
-                self._encodings[network] = _encoded(network)
+                self._encodings[network] = encoded(network)
 
     async def _share(self, network: DenseNetwork) -> bytes:
         """Share a network with the servers unless this cluster has; returns its name."""
@@ -226,17 +222,6 @@ class Cluster:
 
     def _add_setup(self, session: bytes) -> None:
         self.setup_traffic.merge(self._ledger.take(session))
-
-
-def _encoded(network: DenseNetwork) -> _Encoding:
-    """Kind, fixed-point arrays and public bounds of a network; raises `InputError` when it cannot be shared."""
-    if isinstance(network, Defender):
-        encoded = encode_defender(network)
-        public = (*encoded.magnitude_bits, encoded.gradient_bits)
-        return "defender", encoded.matrices, [float(bits) for bits in public]
-    assert isinstance(network, Model)  # noqa: S101 - callers checked
-    weights = encode_model(network)
-    return "model", weights.arrays, [weights.feature_limit]
 
 
 def _checked_config(config: GuardConfig | None) -> GuardConfig:

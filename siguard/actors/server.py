@@ -5,18 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import trio
-from nacl.exceptions import BadSignatureError
 from nacl.signing import VerifyKey
 
 from siguard.actors.actor import Actor, Ledger
 from siguard.actors.compute import ComputeDoor
+from siguard.actors.holdings import Holdings
 from siguard.actors.inquiries import reply_to
 from siguard.actors.limits import check_memory
-from siguard.actors.messages import Ask, Grant, Load, Offer, Request, grant_bytes, read_grant, to_payload
+from siguard.actors.messages import Ask, Grant, Load, Request, to_payload
 from siguard.actors.naming import client_of
 from siguard.actors.session import (
     DEFAULT_DEADLINE,
@@ -61,6 +62,7 @@ class Server(Actor):
         randomness: RandomnessFactory = PairwiseRandomness,
         users: Iterable[str] = (USER,),
         most_sessions: int | None = None,
+        state: Path | None = None,
     ) -> None:
         super().__init__(name, links, ledger, deadline)
         self._keys = dict(keys)
@@ -68,19 +70,15 @@ class Server(Actor):
         self._most_sessions = most_sessions
         self._draining = False
         self._idle = trio.Event()
-        self._owner_key = owner_key
+        self._holdings = Holdings(name, owner_key, state)
         self._randomness = randomness
         self._door = ComputeDoor()
         self._probes = probes if probes is not None else {}
-        self._defenders: dict[bytes, SharedDefender] = {}
-        self._models: dict[bytes, SharedModel] = {}
-        self._labels: dict[bytes, str] = {}
-        self._granted: dict[bytes, bytes] = {}
         self._serving: set[bytes] = set()
 
     def networks(self, defender: bytes, model: bytes) -> tuple[SharedDefender, SharedModel | None]:
         """This server's shares of networks by name; KeyError where there is none, None for no model."""
-        return self._defenders[defender], self._models[model] if model else None
+        return self._holdings.networks(defender, model)
 
     def learn_keys(self, keys: Mapping[str, bytes]) -> None:
         """Pair keys of a new epoch, agreed while a link was made: sessions that begin now use them."""
@@ -100,23 +98,8 @@ class Server(Actor):
     # What it tells (`siguard.actors.inquiries`) -------------------------------------------------------------
 
     def offers(self) -> list[dict[str, Any]]:
-        """Each signed guard configuration with the networks it is for, where both are held."""
-        found = []
-        for grant, signature in self._granted.items():
-            defender, model, _ = read_grant(grant)
-            if defender not in self._defenders or (model and model not in self._models):
-                continue
-            found.append(
-                Offer(
-                    grant,
-                    signature,
-                    self._labels.get(model, ""),
-                    list(self._models[model].shape) if model else [],
-                    list(self._defenders[defender].shape),
-                    self._models[model].feature_limit if model else 0.0,
-                ).as_dict()
-            )
-        return found
+        """What a user may ask for."""
+        return self._holdings.offers()
 
     def traffic(self, session: bytes) -> list[list[list[Any]]]:
         """What this server sent in an ended session, told once (`siguard.transport.accountant.Traffic`)."""
@@ -129,7 +112,7 @@ class Server(Actor):
             "links": sorted(self._links),
             "sessions": len(self._serving),
             "draining": self._draining,
-            "networks": len(self._defenders) + len(self._models),
+            "networks": len(self._holdings),
         }
 
     # Requests ---------------------------------------------------------------------------------------------
@@ -216,15 +199,17 @@ class Server(Actor):
             raise ProtocolError(f"{peer} sent a {request.kind!r} request that it may not send", party=peer)
         if request.dealer not in SERVERS or request.batch < 1:
             raise ProtocolError(f"{peer} asked for dealer {request.dealer!r}, batch {request.batch}", party=peer)
-        if grant_bytes(request.defender, request.model, config) not in self._granted:
+        if not self._holdings.allows(request.defender, request.model, config):
             raise PolicyError(
                 f"the model owner has not signed policy {config.policy!r} with these parameters; "
                 "ask for one of the signed configurations"
             )
-        defender = self._defenders.get(request.defender)
-        model = self._models.get(request.model)
-        if defender is None or (request.model and model is None):
-            raise InputError("the request names a network that the model owner has not shared", party=peer)
+        try:
+            defender, model = self._holdings.networks(request.defender, request.model)
+        except KeyError:
+            raise InputError(
+                "the request names a network that the model owner has not shared", party=peer
+            ) from None
         if model is not None and model.shape[-1] != defender.classes:
             raise InputError(f"the model gives {model.shape[-1]} classes, the classifier takes {defender.classes}")
         width = model.shape[0] if model is not None else defender.classes
@@ -252,17 +237,10 @@ class Server(Actor):
 
     async def _serve_owner(self, peer: str, frame: Frame) -> None:
         if frame.kind is Kind.GRANT:
-            self._accept_grant(Grant.decode(frame.payload))
+            self._holdings.accept_grant(Grant.decode(frame.payload))
         else:
             await self._accept_network(peer, frame)
         await self.outbox(frame.session).send(peer, Kind.DATA, "done", frame.depth, Z64.zeros(1))
-
-    def _accept_grant(self, grant: Grant) -> None:
-        try:
-            self._owner_key.verify(grant.grant, grant.signature)
-        except (BadSignatureError, ValueError):  # the second: not as long as a signature
-            raise PolicyError("a grant is not signed by the model owner's key", party=OWNER) from None
-        self._granted[grant.grant] = grant.signature
 
     async def _accept_network(self, peer: str, frame: Frame) -> None:
         load = Load.decode(frame.payload)
@@ -275,14 +253,7 @@ class Server(Actor):
         for size, shape in zip(sizes, load.shapes, strict=True):
             arrays.append(_as_long_lived(weights[start : start + size].reshape(*shape)))
             start += size
-        if load.kind == "defender":
-            *layers, gradient = (int(bits) for bits in load.public)
-            self._defenders[load.name] = SharedDefender(arrays, layers, gradient)
-        elif load.kind == "model":
-            self._models[load.name] = SharedModel(arrays, load.public[0])
-        else:
-            raise ProtocolError(f"unknown network kind {load.kind!r}", party=OWNER)
-        self._labels[load.name] = load.label
+        self._holdings.accept_network(load, arrays)
 
 
 def _as_long_lived(share: Share) -> Share:
