@@ -55,7 +55,7 @@ class Actor:
         self.link_patience = 0.0
         #: What is known of a peer without a link, to end a sentence with.
         self.why_unlinked: Callable[[str], str] = lambda peer: ""
-        self._ledger = ledger
+        self.ledger = ledger
         self._mailboxes: dict[bytes, Mailbox] = {}
         self._ended: OrderedDict[bytes, None] = OrderedDict()
         import structlog  # loads rich where that is installed: not needed before a party exists
@@ -112,6 +112,10 @@ class Actor:
     def is_attached(self, link: Link) -> bool:
         """Whether this very link is in use."""
         return self._links.get(link.peer) is link
+
+    def has_link(self, peer: str) -> bool:
+        """Whether there is a link to a peer now."""
+        return peer in self._links
 
     async def detached(self, link: Link) -> None:
         """Wait until this very link is no longer in use."""
@@ -201,7 +205,7 @@ class Actor:
 
     def outbox(self, session: bytes) -> Outbox:
         """Where this party's frames of a session go out and are counted."""
-        return Outbox(self.mailbox(session), self._links, self._ledger.traffic(session))
+        return Outbox(self.mailbox(session), self._links, self.ledger.traffic(session))
 
     async def within_session(
         self, session: bytes, tell: Iterable[str], body: Callable[[], Awaitable[None]]

@@ -145,7 +145,7 @@ class Client(Actor):
             reply = from_payload((await self.mailbox(session).take(server, "reply")).payload)
 
         error = await self.within_session(session, [server], body)
-        self._ledger.take(session)
+        self.ledger.take(session)
         if error is not None:
             raise error
         return reply

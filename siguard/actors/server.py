@@ -68,6 +68,8 @@ class Server(Actor):
         self._keys = dict(keys)
         self._users = frozenset(users)
         self._most_sessions = most_sessions
+        #: Why there is no link to another server, where somebody knows (`siguard.deploy`).
+        self.problems: Mapping[str, str] = {}
         self._draining = False
         self._idle = trio.Event()
         self._holdings = Holdings(name, owner_key, state)
@@ -103,13 +105,14 @@ class Server(Actor):
 
     def traffic(self, session: bytes) -> list[list[list[Any]]]:
         """What this server sent in an ended session, told once (`siguard.transport.accountant.Traffic`)."""
-        return self._ledger.take(session).to_plain()
+        return self.ledger.take(session).to_plain()
 
     def status(self) -> dict[str, Any]:
         """Whom it is linked to, and how busy it is."""
         return {
             "party": self.name,
             "links": sorted(self._links),
+            "problems": dict(self.problems),
             "sessions": len(self._serving),
             "draining": self._draining,
             "networks": len(self._holdings),

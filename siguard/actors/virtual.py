@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import heapq
 import math
-import sys
 import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
@@ -21,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol
 import trio
 
 from siguard.errors import InputError
+from siguard.transport.shape import is_virtual_clock
 
 if TYPE_CHECKING:
     from siguard.actors.cost_table import CostTable
@@ -89,15 +89,16 @@ class VirtualMachine:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve payments until cancelled; needs the virtual clock."""
-        testing = sys.modules.get("trio.testing")
-        if testing is None or not isinstance(trio.lowlevel.current_clock(), testing.MockClock):
+        if not is_virtual_clock():
             raise InputError("a VirtualMachine needs virtual time; run under siguard.actors.virtual.virtual_clock()")
+        from trio.testing import wait_all_tasks_blocked
+
         task_status.started()
         while True:
             await self._changed.wait()
             self._changed = trio.Event()
             # Everybody who asks at this instant has asked, in whatever order their tasks ran.
-            await testing.wait_all_tasks_blocked()
+            await wait_all_tasks_blocked()
             self._grant()
 
     async def pay(self, party: str, seconds: float, path: str, tie: str = "") -> None:

@@ -20,6 +20,11 @@ def check_features(features: npt.ArrayLike, model: Model, defender: Defender) ->
             f"defender: it takes {defender.classes} confidences but the model gives {model.classes}; "
             "pass the classifier trained for this model"
         )
+    return check_feature_array(features, model.shape[0])
+
+
+def check_feature_array(features: npt.ArrayLike, width: int) -> FloatArray:
+    """Features (batch, width) as float64; raises `InputError` naming what is wrong and where."""
     try:
         array = np.asarray(features)
     except ValueError as error:
@@ -27,9 +32,9 @@ def check_features(features: npt.ArrayLike, model: Model, defender: Defender) ->
     if array.dtype.kind not in "iufb":
         raise InputError(f"features: found values of type {array.dtype}; expected real numbers")
     if array.ndim != 2 or array.shape[0] == 0:
-        raise InputError(f"features: found shape {array.shape}; expected (batch, {model.shape[0]}), batch >= 1")
-    if array.shape[1] != model.shape[0]:
-        raise InputError(f"features: found {array.shape[1]} columns; the model takes {model.shape[0]}")
+        raise InputError(f"features: found shape {array.shape}; expected (batch, {width}), batch >= 1")
+    if array.shape[1] != width:
+        raise InputError(f"features: found {array.shape[1]} columns; the model takes {width}")
     array = array.astype(np.float64)
     if not np.isfinite(array).all():
         row, column = np.argwhere(~np.isfinite(array))[0]

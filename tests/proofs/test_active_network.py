@@ -121,7 +121,7 @@ def failure_is_told_with_a_share() -> AbstractContextManager[None]:
         if self.name in SERVERS:
             state = next(iter(self.mailbox(session)._arrived.values()), None)
             payload = np.zeros((2, 3), np.uint64) if state is None else state.payload
-            await Outbox(self.mailbox(session), self._links, self._ledger.traffic(session)).send(
+            await Outbox(self.mailbox(session), self._links, self.ledger.traffic(session)).send(
                 "user", Kind.DATA, "last words", 1, payload
             )
         await shipped(self, session, peers, error)
