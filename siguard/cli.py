@@ -1,6 +1,6 @@
 """The command line: parse, call, print.  The only place that sets up logging or ends the process.
 
-cli_prove.py has `siguard prove`, cli_common.py what the commands share.
+cli_prove.py has `siguard prove`, cli_deploy.py `siguard keygen`, cli_common.py what the commands share.
 
 Exit status: 0 done; 1 a proof does not hold; 2 bad input or a failed protocol (one clear message on stderr);
 130 stopped with Ctrl-C.
@@ -17,6 +17,8 @@ import structlog
 import typer
 
 from siguard.cli_common import INTERRUPTED, check_writable, one_message, shown_progress
+from siguard.cli_deploy import keygen
+from siguard.cli_party import doctor, party, query, share_model
 from siguard.cli_prove import prove, prove_scenario
 
 if TYPE_CHECKING:
@@ -97,6 +99,11 @@ def run(
 
 
 app.command()(prove)
+app.command()(keygen)
+app.command()(party)
+app.command()(share_model)
+app.command()(query)
+app.command()(doctor)
 
 
 def _print(report: Report, written: Path, json: bool) -> None:

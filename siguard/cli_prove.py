@@ -68,8 +68,8 @@ def prove_scenario(scenario: ProofScenario, folder: Path, *, json: bool) -> None
 
 
 def _policies(names: Sequence[str]) -> tuple[str, ...]:
+    from siguard.explain import unknown
     from siguard.guard.config import POLICIES
-    from siguard.scenario.explain import unknown
 
     for name in names:
         if name not in POLICIES:

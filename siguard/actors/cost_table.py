@@ -71,7 +71,9 @@ def read_table(text: str, source: str) -> CostTable:
         return CostTable.model_validate_json(text)
     except ValidationError as error:
         problems = (f"{'.'.join(map(str, e['loc'])) or 'file'}: {e['msg']}" for e in error.errors())
-        raise InputError(f"{source}: {'; '.join(problems)}; bench/calibrate.py --write FILE makes a table") from None
+        raise InputError(
+            f"{source}: {'; '.join(problems)}; bench/calibrate.py --write FILE makes a table"
+        ) from None
 
 
 def load_table(path: str | Path) -> CostTable:
@@ -79,7 +81,9 @@ def load_table(path: str | Path) -> CostTable:
     try:
         text = Path(path).read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError) as error:
-        raise InputError(f"{path}: cannot be read ({type(error).__name__}); expected a cost table in JSON") from None
+        raise InputError(
+            f"{path}: cannot be read ({type(error).__name__}); expected a cost table in JSON"
+        ) from None
     return read_table(text, str(path))
 
 

@@ -113,7 +113,7 @@ class Server(Actor):
             "party": self.name,
             "links": sorted(self._links),
             "problems": dict(self.problems),
-            "sessions": len(self._serving),
+            "sessions": len(self._serving) - 1,  # besides the one in which this is told
             "draining": self._draining,
             "networks": len(self._holdings),
         }

@@ -1,9 +1,9 @@
 """Time that is computed: how long parties take on their own machines, found on one small machine.
 
-A run under `virtual_clock` is a discrete-event simulation.  Messages take virtual time in `siguard.transport.shape`;
-local work takes none by itself, so a `Meter` pays for it: what a party did for a frame is paid before the frame
-leaves, and what it does with one before it goes on.  A party pays one thing at a time, as a machine works on one
-thing at a time.  The virtual seconds of an answer are then its longest chain of work and network.
+A run under `virtual_clock` is a discrete-event simulation.  Messages take virtual time in
+`siguard.transport.shape`; local work takes none by itself, so a `Meter` makes parties pay for it: for what was done
+for a frame before the frame leaves, for what it brought before the party goes on.  A party pays one thing at a time,
+as it computes one thing at a time.  The virtual seconds of an answer are then its longest chain of work and network.
 """
 
 from __future__ import annotations
@@ -77,9 +77,11 @@ class VirtualMachine:
         if isinstance(parties, str) or not parties or len(set(parties)) != len(parties):
             raise InputError(f"parties: found {parties!r}; allowed: different names, at least one")
         if cores is not None and (isinstance(cores, bool) or not isinstance(cores, int) or cores < 1):
-            raise InputError(f"cores: found {cores!r}; allowed: a whole number of 1 or more, or None: one per party")
+            raise InputError(
+                f"cores: found {cores!r}; allowed: a whole number of 1 or more, or None: one per party"
+            )
         self._ranks = {party: rank for rank, party in enumerate(parties)}
-        self._free = {party: True for party in parties}
+        self._free = dict.fromkeys(parties, True)
         self._cores = math.inf if cores is None else cores
         self._waiting: dict[str, list[_Request]] = {party: [] for party in parties}
         self._changed = trio.Event()
@@ -90,7 +92,9 @@ class VirtualMachine:
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve payments until cancelled; needs the virtual clock."""
         if not is_virtual_clock():
-            raise InputError("a VirtualMachine needs virtual time; run under siguard.actors.virtual.virtual_clock()")
+            raise InputError(
+                "a VirtualMachine needs virtual time; run under siguard.actors.virtual.virtual_clock()"
+            )
         from trio.testing import wait_all_tasks_blocked
 
         task_status.started()

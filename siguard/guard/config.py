@@ -144,6 +144,14 @@ class GuardConfig:
         """Plain values in a fixed order, as signed by the model owner and sent with a request."""
         return asdict(self.resolved())
 
+    def described(self) -> str:
+        """For people: the policy with the values that it uses, as `siguard share-model --allow` takes it."""
+        used = {name: value for name, value in self.to_dict().items() if name != "policy" and value is not None}
+        if POLICIES[self.policy].inner is None:
+            used = {name: value for name, value in used.items() if name not in ("c1", "c2", "c3")}
+        values = ",".join(f"{name}={value:g}" for name, value in used.items())
+        return f"{self.policy}:{values}" if values else self.policy
+
     def with_values(self, **changes: Any) -> GuardConfig:
         """A copy with some fields replaced, validated again."""
         return replace(self, **changes)

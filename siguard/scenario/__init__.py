@@ -1,7 +1,7 @@
 """Scenarios: experiments described by a TOML file, from data to attacks and a report; or proofs.
 
 schema.py      what a scenario file may hold
-load.py        read, override, validate; explain.py words the errors: file, key, found, allowed
+load.py        read, override, validate (siguard/explain.py words the errors: file, key, found, allowed)
 proof.py       `load_any`: an experiment, or with ``[prove]`` the scope of a proof
 overrides.py   ``--set guard.inner=5``: dotted keys over a scenario
 experiment.py  what is guarded and attacked: data, target, membership classifier, shadow rows

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ from typing import Any
 from pydantic import ValidationError
 
 from siguard.errors import InputError, ScenarioError
+from siguard.explain import Where, explain_validation, found_allowed, read_toml, show, unknown
 from siguard.guard.config import POLICIES, GuardConfig
-from siguard.scenario.explain import Where, explain_validation, found_allowed, show, unknown
 from siguard.scenario.overrides import apply_overrides
 from siguard.scenario.schema import (
     ONLY_FOR,
@@ -65,7 +64,8 @@ def read(path: str | Path, overrides: Mapping[str, Any] | None) -> tuple[Where, 
     """The content of a scenario file with the overrides put in, not yet validated."""
     file = Path(path)
     overrides = overrides or {}
-    return Where(file, overrides), apply_overrides(file, _read_toml(file), overrides)
+    where = Where(file, overrides, ScenarioError)
+    return where, apply_overrides(file, read_toml(where, "a scenario in TOML"), overrides)
 
 
 def experiment(where: Where, raw: Mapping[str, Any]) -> Scenario:
@@ -88,21 +88,6 @@ def experiment(where: Where, raw: Mapping[str, Any]) -> Scenario:
         attacks=sections.attacks,
         policies=_read_guard(where, guard),
     )
-
-
-def _read_toml(file: Path) -> dict[str, Any]:
-    try:
-        text = file.read_bytes().decode("utf-8")
-    except FileNotFoundError:
-        raise ScenarioError(f"{file}: no such file; expected a scenario in TOML") from None
-    except UnicodeDecodeError as error:
-        raise ScenarioError(f"{file}: not a text file in UTF-8 ({error.reason})") from None
-    except OSError as error:
-        raise ScenarioError(f"{file}: cannot be read ({error.strerror})") from None
-    try:
-        return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
-        raise ScenarioError(f"{file}: not valid TOML: {error}") from None
 
 
 def _check_together(where: Where, sections: Sections, raw: Mapping[str, Any]) -> None:

@@ -9,8 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from siguard.explain import Where, explain_validation
 from siguard.proofsim.claims import Scope
-from siguard.scenario.explain import Where, explain_validation
 from siguard.scenario.load import Scenario, experiment, read
 from siguard.scenario.schema import ProofSections, Sections
 

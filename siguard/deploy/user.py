@@ -1,0 +1,188 @@
+"""The user of a deployment: features in, guarded confidences out, from any program that runs trio.
+
+deployment = load_deployment("deployment.toml")
+async with connect(deployment, deployment.identity("user")) as user:
+    result = await user.query(features)
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import numpy.typing as npt
+import trio
+from nacl.exceptions import BadSignatureError
+
+from siguard.actors.actor import Ledger
+from siguard.actors.client import Client
+from siguard.actors.cluster import GuardResult
+from siguard.actors.inquiries import OFFERS, TRAFFIC
+from siguard.actors.limits import check_memory
+from siguard.actors.messages import Offer, Request, read_grant
+from siguard.actors.naming import SessionNames
+from siguard.actors.session import SERVERS
+from siguard.deploy.client import linked_client
+from siguard.deploy.connections import Connections, LinkWrapper
+from siguard.deploy.file import DeploymentFile
+from siguard.deploy.hello import ClientKeys
+from siguard.errors import InputError, PolicyError, ProtocolError, SiguardError, leaves_of
+from siguard.guard.config import GuardConfig
+from siguard.mpc.concurrency import side_by_side
+from siguard.mpc.softmax import FRACTION_BITS
+from siguard.nn.inputs import check_feature_array
+from siguard.prf import PairwiseRandomness, RandomnessFactory
+from siguard.ring import encode
+from siguard.transport.accountant import Traffic
+from siguard.transport.secure import Identity
+
+
+@dataclass(frozen=True)
+class Service:
+    """One guard that the owner signed for one model; all three servers offer it.
+
+    label, model: what the owner calls the model, and its name among the servers.  widths: features, ..., classes.
+    """
+
+    label: str
+    model: bytes
+    defender: bytes
+    config: GuardConfig
+    widths: tuple[int, ...]
+    defender_widths: tuple[int, ...]
+    feature_limit: float
+
+
+class User:
+    """A process of a user; made by `connect`.  Calls may run at the same time."""
+
+    def __init__(self, client: Client, connections: Connections, deployment: DeploymentFile) -> None:
+        self._client = client
+        self._deployment = deployment
+        self._ledger = client.ledger
+        self._sessions = SessionNames(None)
+        self._first_turn = secrets.randbelow(len(SERVERS))
+        #: Why there is no link to a server, by server.
+        self.problems = connections.problems
+
+    async def services(self) -> list[Service]:
+        """What all three servers offer and the owner signed, in the order of labels and policies.
+
+        Raises `PartyFailedError` naming a server that cannot be reached, and why.
+        """
+        told = await self._ask_all(OFFERS)
+        common: set[Service] | None = None
+        for server, offers in zip(SERVERS, told, strict=True):
+            found = {self._checked(server, offer) for offer in offers}
+            common = found if common is None else common & found
+        return sorted(common or (), key=lambda one: (one.label, one.model, repr(one.config)))
+
+    async def query(
+        self,
+        features: npt.ArrayLike,
+        config: GuardConfig | str | None = None,
+        *,
+        model: str | None = None,
+        service: Service | None = None,
+    ) -> GuardResult:
+        """Share features (batch, in) with the servers; the guarded confidences (batch, C) come back to this
+        process.
+
+        config: a signed configuration or the name of its policy; may be left out where one policy is signed.
+        model: the owner's label; may be left out where there is one model.  service: instead of both, from
+        `services`. After the answer the servers are asked what they sent, so that ``result.traffic`` is that of
+        all parties. Raises `InputError`, `PolicyError` before anything is shared, `ProtocolError` when a party
+        fails.
+        """
+        if service is None:
+            service = _choose(await self.services(), config, model)
+        values = check_feature_array(features, service.widths[0])
+        check_memory(len(values), service.widths, service.defender_widths, service.config)
+        turn = self._sessions.next_turn() + self._first_turn
+        session = self._sessions.session()
+        request = Request(
+            "query",
+            self._sessions.dealer(turn),
+            service.defender,
+            service.model,
+            service.config.to_dict(),
+            len(values),
+            values.shape[1],
+        )
+        value = encode(values, FRACTION_BITS, service.feature_limit)
+        started = trio.current_time()
+        try:
+            answer = await self._client.ask(session, request, value, (len(values), service.widths[-1]))
+        finally:
+            traffic = self._ledger.take(session)
+        seconds = trio.current_time() - started
+        for counts in await self._ask_all(TRAFFIC, session):
+            traffic.merge(Traffic.from_plain(counts))
+        return GuardResult(answer.confidences, seconds, service.config.iterations, traffic)
+
+    async def _ask_all(self, what: str, about: bytes = b"") -> list[Any]:
+        try:
+            return await side_by_side(*(partial(self._client.inquire, server, what, about) for server in SERVERS))
+        except BaseExceptionGroup as group:
+            error = next((leaf for leaf in leaves_of(group) if isinstance(leaf, SiguardError)), None)
+            raise error or group from None
+
+    def _checked(self, server: str, values: Any) -> Service:
+        """An offer that the owner signed, as a service; raises `ProtocolError` for any other."""
+        offer = Offer.from_values(values)
+        try:
+            self._deployment.owner_key.verify(offer.grant, offer.signature)
+        except (BadSignatureError, ValueError):
+            raise ProtocolError(f"{server} offers a guard that the owner has not signed", party=server) from None
+        defender, model, config = read_grant(offer.grant)
+        return Service(
+            offer.label, model, defender, config, tuple(offer.widths), tuple(offer.defender), offer.limit
+        )
+
+
+def _choose(services: list[Service], config: GuardConfig | str | None, model: str | None) -> Service:
+    """The one service that is meant; raises `PolicyError` or `InputError` with what there is."""
+    services = [one for one in services if one.model]
+    if not services:
+        raise PolicyError("the servers offer nothing yet: the model owner has shared no model; siguard share-model")
+    labels = sorted({one.label for one in services})
+    if model is not None and model not in labels:
+        raise InputError(f"model: found {model!r}; the servers hold {', '.join(map(repr, labels))}")
+    named = [one for one in services if model in (None, one.label)]
+    if len({one.model for one in named}) > 1:
+        raise InputError(f"model: several are held ({', '.join(map(repr, labels))}); say which one")
+    resolved = config.resolved() if isinstance(config, GuardConfig) else config
+    wanted = [one for one in named if resolved in (None, one.config.resolved(), one.config.policy)]
+    if len(wanted) == 1:
+        return wanted[0]
+    signed = ", ".join(one.config.described() for one in named)
+    if not wanted:
+        asked = config.described() if isinstance(config, GuardConfig) else repr(config)
+        raise PolicyError(f"policy: {asked} is not signed by the model owner for this model; signed: {signed}")
+    raise InputError(f"policy: several are signed for this model ({signed}); say which one")
+
+
+@asynccontextmanager
+async def connect(
+    deployment: DeploymentFile,
+    identity: Identity,
+    *,
+    wrap_link: LinkWrapper | None = None,
+    randomness: RandomnessFactory = PairwiseRandomness,
+) -> AsyncIterator[User]:
+    """Run one process of a user inside the block; links are made in the background, and again when lost.
+
+    A call waits ``limits.connect`` seconds for servers that are not there yet.  Raises `InputError` when the
+    identity is no user of the deployment.
+    """
+    if identity.name not in deployment.users:
+        users = ", ".join(deployment.users)
+        raise InputError(f"{identity.name} is no user of {deployment.file}; there are {users}")
+    keys = ClientKeys(identity.name)
+    client = Client(keys.name, {}, Ledger(), keys.held, deployment.limits.deadline, randomness)
+    async with linked_client(client, keys, deployment, identity, wrap_link) as connections:
+        yield User(client, connections, deployment)
