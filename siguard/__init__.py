@@ -9,6 +9,7 @@ perturbed confidences, only to the user.  Semi-honest, one corrupted server toge
     nn/              dense networks, in plaintext and on shares
     guard/           the policies, their configuration, and the float64 reference
     actors/          servers, clients, sessions, the in-memory cluster
+    deploy/          parties as processes: deployment file, keys, connections, remote users
     privacy/         attacks, metrics, datasets (extra "eval")
     proofsim/        the security claim as something that runs (extra "proofs")
     scenario/, cli   experiments and proofs from a file
@@ -21,6 +22,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from siguard.actors.cluster import Cluster, GuardResult, open_cluster
+from siguard.actors.timing import VirtualTime
+from siguard.actors.virtual import virtual_clock
 from siguard.errors import (
     DeadlineError,
     FrameError,
@@ -36,6 +39,7 @@ from siguard.errors import (
 from siguard.guard import reference
 from siguard.guard.config import GuardConfig
 from siguard.nn.model import Defender, Model
+from siguard.transport.profiles import Direction, NetworkProfile
 
 if TYPE_CHECKING:
     from siguard.scenario.report import Report as Report
@@ -47,11 +51,13 @@ __all__ = [
     "Cluster",
     "DeadlineError",
     "Defender",
+    "Direction",
     "FrameError",
     "GuardConfig",
     "GuardResult",
     "InputError",
     "Model",
+    "NetworkProfile",
     "PartyFailedError",
     "PolicyError",
     "ProtocolError",
@@ -59,10 +65,12 @@ __all__ = [
     "ScenarioError",
     "SecretError",
     "SiguardError",
+    "VirtualTime",
     "__version__",
     "open_cluster",
     "reference",
     "run_scenario",
+    "virtual_clock",
 ]
 
 

@@ -13,6 +13,7 @@ import trio
 
 from siguard.actors.messages import Abort, abort_for, error_from
 from siguard.actors.session import DEFAULT_DEADLINE, Mailbox, Outbox
+from siguard.actors.virtual import WORKING_FOR, Meter
 from siguard.errors import PartyFailedError, ProtocolError, SiguardError
 from siguard.transport.accountant import Traffic
 from siguard.transport.frame import Frame, Kind, decode_frame
@@ -53,6 +54,8 @@ class Actor:
         self._changed = trio.Event()
         #: Seconds that a session waits for links to its members; 0 where links are never made again.
         self.link_patience = 0.0
+        #: Makes this party pay for its work, in virtual time.
+        self.meter: Meter | None = None
         #: What is known of a peer without a link, to end a sentence with.
         self.why_unlinked: Callable[[str], str] = lambda peer: ""
         self.ledger = ledger
@@ -68,6 +71,7 @@ class Actor:
 
     async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until `stop` is called or this task is cancelled; closes every link in the end."""
+        WORKING_FOR.set(self.name)
         try:
             with self._scope:
                 async with trio.open_nursery() as nursery:
@@ -200,7 +204,7 @@ class Actor:
             for other, mailbox in list(self._mailboxes.items()):
                 if mailbox.members is None and now - mailbox.opened > self.deadline:
                     self._forget(other)
-            self._mailboxes[session] = Mailbox(session, self.name, self.deadline)
+            self._mailboxes[session] = Mailbox(session, self.name, self.deadline, self.meter)
         return self._mailboxes[session]
 
     def outbox(self, session: bytes) -> Outbox:
@@ -222,6 +226,7 @@ class Actor:
         error: SiguardError | None = None
         finished = False
         cancelled: BaseException | None = None
+        caller = WORKING_FOR.set(self.name)
         try:
             with mailbox.scope:
                 await self.linked(tell)
@@ -246,6 +251,7 @@ class Actor:
                     left = PartyFailedError(f"{self.name} left the session", party=self.name)
                     await self._tell(session, tell, error or left)
             self._forget(session)
+            WORKING_FOR.reset(caller)
         if cancelled is not None:
             raise cancelled
         return error

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import AsyncIterator, Iterable
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,6 +23,7 @@ from siguard.actors.messages import Load, Request
 from siguard.actors.naming import SessionNames
 from siguard.actors.server import USER
 from siguard.actors.session import DEFAULT_DEADLINE
+from siguard.actors.timing import VirtualTime, metered
 from siguard.errors import InputError, PolicyError, SiguardError
 from siguard.guard.config import GuardConfig
 from siguard.guard.inputs import check_logits, relative_to_largest
@@ -33,6 +34,8 @@ from siguard.nn.model import Defender, DenseNetwork, FloatArray, Model
 from siguard.prf import KEY_BYTES, PairwiseRandomness, RandomnessFactory
 from siguard.ring import RingArray, encode
 from siguard.transport.accountant import Traffic
+from siguard.transport.profiles import NetworkProfile, network_profile
+from siguard.transport.shape import shaper
 
 
 @dataclass(frozen=True)
@@ -241,6 +244,8 @@ async def open_cluster(
     deadline: float = DEFAULT_DEADLINE,
     wrap_link: LinkWrapper | None = None,
     randomness: RandomnessFactory = PairwiseRandomness,
+    network: NetworkProfile | str | None = None,
+    time: VirtualTime | None = None,
 ) -> AsyncIterator[Cluster]:
     """Three servers, a user and a model owner in this process, over in-memory links.
 
@@ -250,26 +255,39 @@ async def open_cluster(
     deadline: seconds a server waits for one frame; the user waits 20 times as long for the first part of an answer.
     wrap_link: wraps each end of each link (observers, faults).
     randomness: makes each party's source of masks in each session (observers); replace it in experiments only.
+    network: every link is as slow as this profile says, "lan", "wan" or your own; in real seconds on the real
+    clock, in virtual ones under ``trio.run(main, clock=siguard.virtual_clock())``.
+    time: on the virtual clock, how long the parties' own work takes; None for no time at all.
     Leaving the block ends every party, task and link; an error inside leaves as it is.  While it is open, BLAS runs
     on one thread in this process: the parties compute side by side.
     """
     allow = _checked_options(seed, allow, deadline)
     if debug_open:
         _say_that_nothing_is_secret()
-    cluster = Cluster(seed, debug_open, allow, deadline, wrap_link, randomness)
+    profile = network_profile(network) if isinstance(network, str) else network
     failure: BaseException | None = None
-    with single_threaded_blas():
-        async with trio.open_nursery() as nursery:
-            for actor in cluster._actors.values():
-                await nursery.start(actor.run)
-            try:
-                yield cluster
-            except (Exception, KeyboardInterrupt, SystemExit) as error:
-                # Leaves below, outside the nursery, which would wrap it in a group.
-                failure = error
-            nursery.cancel_scope.cancel()
+    async with AsyncExitStack() as stack:
+        stack.enter_context(single_threaded_blas())
+        nursery = await stack.enter_async_context(trio.open_nursery())
+        wrap = _shaped_then(shaper(profile, nursery, seed), wrap_link)
+        cluster = Cluster(seed, debug_open, allow, deadline, wrap, randomness)
+        if time is not None:
+            await stack.enter_async_context(metered(cluster._actors.values(), time))
+        for actor in cluster._actors.values():
+            await nursery.start(actor.run)
+        try:
+            yield cluster
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            # Leaves below, outside the nursery, which would wrap it in a group.
+            failure = error
+        nursery.cancel_scope.cancel()
     if failure is not None:
         raise failure
+
+
+def _shaped_then(shape: LinkWrapper, wrap: LinkWrapper | None) -> LinkWrapper:
+    """Observers see what the parties send, above the network."""
+    return lambda link, owner: shape(link, owner) if wrap is None else wrap(shape(link, owner), owner)
 
 
 def _say_that_nothing_is_secret() -> None:

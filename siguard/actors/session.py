@@ -9,6 +9,7 @@ from typing import Protocol, TypeVar
 import trio
 
 from siguard.actors.compute import ComputeDoor
+from siguard.actors.virtual import Meter
 from siguard.actors.windows import SendWindows, TakenBytes
 from siguard.errors import DeadlineError, PartyFailedError, ProtocolError, SiguardError
 from siguard.mpc.party import DEALER
@@ -53,8 +54,12 @@ class Probe(Protocol):
 class Mailbox:
     """Frames of one session, waited for by (sender, step).  Every wait has a deadline."""
 
-    def __init__(self, session: bytes, party: str, deadline: float = DEFAULT_DEADLINE) -> None:
+    def __init__(
+        self, session: bytes, party: str, deadline: float = DEFAULT_DEADLINE, meter: Meter | None = None
+    ) -> None:
         self.session = session
+        #: Makes the party pay for its work, in virtual time.
+        self.meter = meter
         self.party = party
         self.deadline = deadline
         #: Why the session ended, once it failed; and whether it was another party that said so.
@@ -133,7 +138,10 @@ class Mailbox:
                     step=path,
                 )
         # A read frame is forgotten, so that memory does not grow; a late double of it is read by nobody.
-        return self._arrived.pop(key)
+        frame = self._arrived.pop(key)
+        if self.meter is not None:
+            await self.meter.received(self.party, path, frame.size, f"{sender} {self.session.hex()}")
+        return frame
 
 
 class Outbox:
@@ -158,6 +166,8 @@ class Outbox:
         where = {"party": peer, "session": box.session.hex(), "step": path}
         try:
             with trio.move_on_after(box.deadline) as scope:
+                if box.meter is not None:
+                    await box.meter.sending(box.party, path, len(data), f"{peer} {box.session.hex()}")
                 if dealt:
                     await box.windows.room(peer, payload.nbytes)
                 await self._links[peer].send(data)

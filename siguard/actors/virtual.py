@@ -2,7 +2,7 @@
 
 A run under `virtual_clock` is a discrete-event simulation.  Messages take virtual time in
 `siguard.transport.shape`; local work takes none by itself, so a `Meter` makes parties pay for it: for what was done
-for a frame before the frame leaves, for what it brought before the party goes on.  A party pays one thing at a time,
+for a frame before it leaves, for what a frame brought before the party goes on.  A party pays one thing at a time,
 as it computes one thing at a time.  The virtual seconds of an answer are then its longest chain of work and network.
 """
 
@@ -15,7 +15,7 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from contextvars import ContextVar
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 import trio
 
@@ -74,12 +74,7 @@ class VirtualMachine:
     """
 
     def __init__(self, parties: Sequence[str], cores: int | None = None) -> None:
-        if isinstance(parties, str) or not parties or len(set(parties)) != len(parties):
-            raise InputError(f"parties: found {parties!r}; allowed: different names, at least one")
-        if cores is not None and (isinstance(cores, bool) or not isinstance(cores, int) or cores < 1):
-            raise InputError(
-                f"cores: found {cores!r}; allowed: a whole number of 1 or more, or None: one per party"
-            )
+        _check_machine(parties, cores)
         self._ranks = {party: rank for rank, party in enumerate(parties)}
         self._free = dict.fromkeys(parties, True)
         self._cores = math.inf if cores is None else cores
@@ -146,6 +141,13 @@ class VirtualMachine:
             self._free[party] = False
             heapq.heappop(self._waiting[party])
             request.granted.set()
+
+
+def _check_machine(parties: Any, cores: Any) -> None:
+    if isinstance(parties, str) or not parties or len(set(parties)) != len(parties):
+        raise InputError(f"parties: found {parties!r}; allowed: different names, at least one")
+    if cores is not None and (isinstance(cores, bool) or not isinstance(cores, int) or cores < 1):
+        raise InputError(f"cores: found {cores!r}; allowed: a whole number of 1 or more, or None: one per party")
 
 
 class TableMeter:

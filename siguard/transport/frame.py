@@ -55,6 +55,11 @@ class Frame:
     depth: int
     payload: RingArray
 
+    @property
+    def size(self) -> int:
+        """Bytes with the header."""
+        return HEADER_BYTES + self.payload.nbytes
+
 
 @lru_cache(maxsize=1 << 16)
 def step_digest(path: str) -> bytes:

@@ -1,8 +1,8 @@
 """Networks as numbers: what a message meets on its way from one party to another.
 
-network_profile("wan")                                  # by name: lan, wan, none
-NetworkProfile("mine", Direction(0.010, 50e6))          # every link, both ways
-NetworkProfile("dsl", Direction(0.2e-3, 1e9), {("S0", "user"): Direction(0.015, 50e6), ("user", "S0"): Direction(0.015, 10e6)})
+network_profile("wan")                             # by name: none, lan, wan
+NetworkProfile("mine", Direction(0.010, 50e6))     # every link, both ways
+NetworkProfile("far user", LAN.default, {("S0", "user"): Direction(0.03), ("user", "S0"): Direction(0.02)})
 """
 
 from __future__ import annotations
@@ -59,19 +59,7 @@ class NetworkProfile:
     links: Mapping[tuple[str, str], Direction] = field(default_factory=dict, hash=False)
 
     def __post_init__(self) -> None:
-        if not isinstance(self.name, str) or not self.name:
-            raise InputError(f"name: found {self.name!r}; allowed: a text that is not empty")
-        if not isinstance(self.default, Direction):
-            raise InputError(f"default: found {type(self.default).__name__}; expected a Direction")
-        if not isinstance(self.links, Mapping):
-            raise InputError(f"links: found {type(self.links).__name__}; expected (sender, receiver) -> Direction")
-        for pair, direction in self.links.items():
-            names = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(one, str) for one in pair)
-            if not names or pair[0] == pair[1] or not isinstance(direction, Direction):
-                raise InputError(
-                    f"links: found {pair!r}: {direction!r}; expected two different names (sender, receiver) and a "
-                    "Direction"
-                )
+        _check_profile(self.name, self.default, self.links)
 
     def direction(self, sender: str, receiver: str) -> Direction:
         """What messages of ``sender`` to ``receiver`` meet."""
@@ -85,6 +73,21 @@ class NetworkProfile:
                     raise InputError(f"links: no party {name!r} in {pair!r}; there are {', '.join(parties)}")
 
 
+def _check_profile(name: Any, default: Any, links: Any) -> None:
+    if not isinstance(name, str) or not name:
+        raise InputError(f"name: found {name!r}; allowed: a text that is not empty")
+    if not isinstance(default, Direction):
+        raise InputError(f"default: found {type(default).__name__}; expected a Direction")
+    if not isinstance(links, Mapping):
+        raise InputError(f"links: found {type(links).__name__}; expected (sender, receiver) -> Direction")
+    for pair, direction in links.items():
+        names = isinstance(pair, tuple) and len(pair) == 2 and all(isinstance(one, str) for one in pair)
+        if not names or pair[0] == pair[1] or not isinstance(direction, Direction):
+            raise InputError(
+                f"links: found {pair!r}: {direction!r}; expected two names (sender, receiver) and a Direction"
+            )
+
+
 LAN = NetworkProfile("lan", Direction(0.2e-3, 1e9))  # 0.4 ms there and back
 WAN = NetworkProfile("wan", Direction(20e-3, 100e6))  # 40 ms there and back
 
@@ -94,6 +97,6 @@ PROFILES: Mapping[str, NetworkProfile | None] = {"none": None, "lan": LAN, "wan"
 
 def network_profile(name: str) -> NetworkProfile | None:
     """The profile of this name; raises `InputError` with the names that there are."""
-    if not isinstance(name, str) or name not in PROFILES:
+    if name not in PROFILES:
         raise InputError(f"profile: found {name!r}; allowed: {', '.join(PROFILES)}")
     return PROFILES[name]

@@ -1,10 +1,10 @@
 """`check_transport`: the contract of `siguard.transport.link` as something that runs.
 
-    messages.py     what arrives is what was sent
-    cancelling.py   what a cancelled call leaves behind
-    closing.py      half-close, close, and who is woken
-    pressure.py     a sender waits when the link is full, and nothing else does
-    tools.py        what they share
+messages.py     what arrives is what was sent
+cancelling.py   what a cancelled call leaves behind
+closing.py      half-close, close, and who is woken
+pressure.py     a sender waits when the link is full, and nothing else does
+tools.py        what they share
 """
 
 from __future__ import annotations
@@ -147,7 +147,7 @@ async def _check(clause: Clause, maker: LinkMaker, exchanged: bool) -> None:
         reason = "; ".join(map(_reason, leaves_of(error)))
         raise AssertionError(f"{name}: {reason}\nbroken clause: {text}") from error
     with trio.move_on_after(END_SECONDS):
-        while trio.lowlevel.current_statistics().tasks_living > living:
+        while trio.lowlevel.current_statistics().tasks_living > living:  # noqa: ASYNC110 - no event says so
             await trio.sleep(END_SECONDS / 100)
         return
     raise AssertionError(f"no_task_outlives_a_link: one is left {END_SECONDS:g} s after the check of {name}")

@@ -36,7 +36,9 @@ async def _try_to_receive(link: Link, delay: tuple[int, float]) -> list[Data]:
 
 async def calls_notice_a_cancelled_scope(one: Link, other: Link) -> None:
     """`send` and `receive` are checkpoints: in a cancelled scope they raise Cancelled, and lose nothing."""
-    require(await in_cancelled_scope(other.receive), "receive returned in a cancelled scope, with nothing to receive")
+    require(
+        await in_cancelled_scope(other.receive), "receive returned in a cancelled scope, with nothing to receive"
+    )
     messages = [stamped(0, number, 100) for number in range(3)]
     async with trio.open_nursery() as nursery:
         nursery.start_soon(send_all, one, messages)
@@ -129,7 +131,9 @@ def _require_tried(received: list[Data], tried: list[tuple[bytes, bool]]) -> Non
         for number, (message, sent) in attempts:
             if data == message:
                 break
-            require(not sent, f"message {number} was sent, and {len(data)} other bytes came after the one before it")
+            require(
+                not sent, f"message {number} was sent, and {len(data)} other bytes came after the one before it"
+            )
         else:
             raise AssertionError(f"{len(data)} bytes came that were not sent, or not there, or twice")
     require(not any(sent for _, (_, sent) in attempts), "the last messages that were sent did not come")

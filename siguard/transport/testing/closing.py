@@ -195,10 +195,11 @@ async def half_close_of_a_full_link_delivers_what_was_sent(one: Link, other: Lin
 
 
 async def close_of_a_full_link_delivers_what_was_sent(one: Link, other: Link) -> None:
-    """`aclose` does not wait for a reader, wakes this end's sends, and what was sent can be read afterwards."""
+    """`aclose` waits for no reader, wakes this end's calls, and what was sent can still be read."""
     flow = Flow(one)
     async with trio.open_nursery() as nursery:
         nursery.start_soon(refused, "send, when this end closes,", flow.run)
+        nursery.start_soon(refused, "receive, when this end closes,", one.receive)
         await flow.stands_still()
         with within("aclose, with nobody reading,"):
             await one.aclose()

@@ -11,7 +11,7 @@ from siguard.transport.testing.tools import PAUSE, require, require_same, send_a
 async def ends_name_each_other(one: Link, other: Link) -> None:
     """`peer` is the name of the party at the other end."""
     for link in (one, other):
-        require(isinstance(link.peer, str) and bool(link.peer), f"peer is {link.peer!r}")
+        require(type(link.peer) is str and link.peer != "", f"peer is {link.peer!r}")
     require(one.peer != other.peer, f"both ends say that {one.peer} is at the other end")
 
 

@@ -1,7 +1,7 @@
-"""What the clauses share: messages that tell each other apart, waits with a bound, ways to cancel, the end of a link.
+"""What the clauses share: messages that tell each other apart, bounded waits, ways to cancel, the end of a link.
 
-Nothing here depends on how fast a link is: a pause that is too short for a slow link makes a clause weaker, it never
-makes it fail.
+Nothing here depends on how fast a link is: a pause that is too short for a slow link makes a clause weaker, it does
+not make it fail.
 """
 
 from __future__ import annotations
