@@ -3,7 +3,7 @@
     python bench/calibrate.py [--repeats 5] [--batches 1 10 100] [--write siguard/actors/cost_table.json]
 
 Runs guard calls in memory, takes the processor seconds of each server, and fits seconds = cost of each frame sent
-and received, and of each of their bytes; costs are 0 or more, and relative errors count.  Prints the fit row by row.
+and received, and of each of their bytes; costs are 0 or more, and relative errors count.  Prints every row.
 What processes pay beyond it for the operating system and for sealing comes from --network-frame and --network-byte.
 """
 

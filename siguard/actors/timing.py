@@ -5,16 +5,18 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Collection
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import trio
 
 from siguard.actors.actor import Actor
-from siguard.actors.cost_table import CostTable, shipped_table
 from siguard.actors.session import SERVERS
 from siguard.actors.virtual import MeasuredMeter, Meter, TableMeter, VirtualMachine, WorkTimer
 from siguard.errors import InputError
 from siguard.transport.shape import is_virtual_clock
+
+if TYPE_CHECKING:
+    from siguard.actors.cost_table import CostTable
 
 
 @dataclass(frozen=True)
@@ -52,6 +54,8 @@ async def metered(actors: Collection[Actor], time: VirtualTime) -> AsyncIterator
     timer = WorkTimer() if time.costs == "measured" else None
     meter: Meter
     if timer is None:
+        from siguard.actors.cost_table import shipped_table  # needs a validator, which the core does without
+
         meter = TableMeter(time.table or shipped_table(), machine, processes=time.processes)
     else:
         meter = MeasuredMeter(machine, timer)

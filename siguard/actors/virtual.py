@@ -3,7 +3,7 @@
 A run under `virtual_clock` is a discrete-event simulation.  Messages take virtual time in
 `siguard.transport.shape`; local work takes none by itself, so a `Meter` makes parties pay for it: for what was done
 for a frame before it leaves, for what a frame brought before the party goes on.  A party pays one thing at a time,
-as it computes one thing at a time.  The virtual seconds of an answer are then its longest chain of work and network.
+as it computes one thing at a time.  The virtual seconds of an answer are then its longest chain of both.
 """
 
 from __future__ import annotations
@@ -12,7 +12,8 @@ import heapq
 import math
 import time
 from collections import defaultdict
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
@@ -174,32 +175,46 @@ class WorkTimer(trio.abc.Instrument):
     """Measures the processor time of every step of every task, and charges it to the task's party (`WORKING_FOR`).
 
     timer: seconds; the default counts this thread's own time, which other processes of the machine do not prolong.
-    The time of trio's loop between steps, of this instrument and of worker threads is nobody's.
+    The time of trio's loop between steps, of this instrument, of payments and of worker threads is nobody's.
     Add it with ``trio.lowlevel.add_instrument``.
     """
 
     def __init__(self, timer: Callable[[], float] = time.thread_time) -> None:
         self._timer = timer
-        self._since = timer()
+        #: When the counted part of the running step began; None: it is nobody's.
+        self._since: float | None = timer()
         self._unpaid: dict[str, float] = defaultdict(float)
+        self._paying: set[trio.lowlevel.Task] = set()
 
     def before_task_step(self, task: trio.lowlevel.Task) -> None:
         """A task goes on."""
-        self._since = self._timer()
+        self._since = None if task in self._paying else self._timer()
 
     def after_task_step(self, task: trio.lowlevel.Task) -> None:
         """A task waits, or is over."""
-        now = self._timer()
         party = task.context.get(WORKING_FOR)
-        if party is not None:
-            self._unpaid[party] += now - self._since
+        if party is not None and self._since is not None:
+            self._unpaid[party] += self._timer() - self._since
 
     def take(self, party: str) -> float:
         """Seconds of work of a party since the last call, the running step's included, which is this party's."""
-        now = self._timer()
-        seconds = self._unpaid.pop(party, 0.0) + now - self._since
-        self._since = self._timer()
+        seconds = self._unpaid.pop(party, 0.0)
+        if self._since is not None:
+            seconds += self._timer() - self._since
+            self._since = self._timer()
         return seconds
+
+    @contextmanager
+    def paying(self) -> Iterator[None]:
+        """Within this block the running task does nobody's work: a simulation's, that would not be there."""
+        task = trio.lowlevel.current_task()
+        self._paying.add(task)
+        self._since = None
+        try:
+            yield
+        finally:
+            self._paying.discard(task)
+            self._since = self._timer()
 
 
 class MeasuredMeter:
@@ -214,8 +229,13 @@ class MeasuredMeter:
 
     async def sending(self, party: str, path: str, nbytes: int, tie: str = "") -> None:
         """Pay for the work since the last payment."""
-        await self._machine.pay(party, self._timer.take(party), path, tie)
+        await self._pay(party, path, tie)
 
     async def received(self, party: str, path: str, nbytes: int, tie: str = "") -> None:
         """Pay for the work since the last payment."""
-        await self._machine.pay(party, self._timer.take(party), path, tie)
+        await self._pay(party, path, tie)
+
+    async def _pay(self, party: str, path: str, tie: str) -> None:
+        seconds = self._timer.take(party)
+        with self._timer.paying():
+            await self._machine.pay(party, seconds, path, tie)

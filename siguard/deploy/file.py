@@ -48,7 +48,7 @@ class Endpoint:
 
 @dataclass(frozen=True)
 class DeploymentFile:
-    """A validated deployment; docs/deployment.md has every key.
+    """A validated deployment; schema.py has every key.
 
     file: where it was read from, the only field that differs between hosts and is part of no comparison.
     plaintext: TCP without sealing, for experiments; see `warnings`.

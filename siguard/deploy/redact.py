@@ -90,8 +90,9 @@ def _key(key: object) -> str:
 
 def _is_data(values: Iterable[object]) -> bool:
     """Whether a sequence looks like an array's content: numbers with a fraction, or more than a shape has."""
-    numbers = [value for value in values if isinstance(value, int | float) and not isinstance(value, bool)]
-    return len(numbers) > MAX_AXES or any(isinstance(value, float) for value in numbers)
+    kinds = [type(value) for value in values]
+    numbers = [kind for kind in kinds if issubclass(kind, int | float) and kind is not bool]
+    return len(numbers) > MAX_AXES or any(issubclass(kind, float) for kind in numbers)
 
 
 def _text(text: str) -> str:

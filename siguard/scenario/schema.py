@@ -10,6 +10,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
+from siguard.errors import InputError
 from siguard.guard.config import POLICIES
 from siguard.proofsim.claims import CORRUPTED_SETS, Corrupted
 
@@ -99,7 +100,10 @@ def _policy(name: Any) -> Any:
 def _corrupted(text: Any) -> Corrupted:
     if not isinstance(text, str):
         raise ValueError(text)
-    return Corrupted.parse(text)
+    try:
+        return Corrupted.parse(text)
+    except InputError:  # its message is about an argument; that of a file names the key and what is allowed there
+        raise ValueError(text) from None
 
 
 def _each_once(items: Sequence[Any]) -> Sequence[Any]:

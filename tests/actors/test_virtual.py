@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
-from contextvars import copy_context
 from datetime import date
 from functools import partial
 from itertools import permutations
@@ -289,7 +288,7 @@ async def test_a_machine_needs_virtual_time_and_known_parties() -> None:
 
 @pytest.mark.parametrize("arguments", [([],), ("ab",), (["a", "a"],), (["a"], 0), (["a"], True), (["a"], 1.5)])
 def test_bad_machines_are_refused(arguments: tuple[Any, ...]) -> None:
-    with pytest.raises(InputError, match="^(parties|cores): found"):
+    with pytest.raises(InputError, match=r"^(parties|cores): found"):
         VirtualMachine(*arguments)
 
 
@@ -337,6 +336,31 @@ async def test_parties_pay_what_their_steps_took(autojump_clock: trio.testing.Mo
     assert when == {"a": 3, "b": 30}
 
 
+async def test_what_a_payment_itself_takes_is_not_paid(autojump_clock: trio.testing.MockClock) -> None:
+    fake = FakeTime()
+    timer = WorkTimer(fake)
+    trio.lowlevel.add_instrument(timer)
+
+    class SlowMachine(VirtualMachine):
+        async def pay(self, party: str, seconds: float, path: str, tie: str = "") -> None:
+            paid.append(seconds)
+            for _ in range(3):
+                fake.now += 100
+                await trio.lowlevel.checkpoint()
+            fake.now += 100
+
+    paid: list[float] = []
+    meter = MeasuredMeter(SlowMachine(["a"]), timer)
+    WORKING_FOR.set("a")
+    await trio.lowlevel.checkpoint()
+    timer.take("a")
+    fake.now += 1
+    await meter.sending("a", "step", 0)
+    fake.now += 2
+    await meter.received("a", "step", 0)
+    assert paid == [1, 2]
+
+
 async def test_the_default_timer_counts_work_and_not_waiting() -> None:
     timer = WorkTimer()
     trio.lowlevel.add_instrument(timer)
@@ -347,7 +371,7 @@ async def test_the_default_timer_counts_work_and_not_waiting() -> None:
         sum(range(300_000))
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(work, name=copy_context().run(lambda: "work"))
+        nursery.start_soon(work)
     seconds = timer.take("a")
     assert 1e-4 < seconds < 0.04
     assert timer.take("a") < 1e-4

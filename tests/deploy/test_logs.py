@@ -9,6 +9,7 @@ import json
 import os
 import subprocess
 import sys
+import threading
 from collections import deque, namedtuple
 from collections.abc import Iterator
 from contextlib import suppress
@@ -31,9 +32,11 @@ from siguard.actors.cluster import open_cluster
 from siguard.deploy.logs import LEVELS, LogLines, configure_logs
 from siguard.deploy.redact import printable
 from siguard.errors import InputError, PartyFailedError, ProtocolError
+from siguard.guard.config import GuardConfig
 from siguard.mpc.share import Additive, Opened, Share
 from siguard.nn.model import Defender
 from siguard.ring import ring
+from siguard.transport.link import Data, Link
 from siguard.transport.secure import Identity
 
 Z64 = ring(64)
@@ -67,7 +70,7 @@ class Rude:
     __str__ = __repr__
 
 
-Pair = namedtuple("Pair", "first second")  # noqa: PYI024 - how an untyped one comes
+Pair = namedtuple("Pair", "first second")
 PLANTED: dict[str, Any] = {
     "share": Share(0, Z64, NUMBERS[:1], NUMBERS[1:], 1),
     "additive": Additive(0, Z64, NUMBERS, 1),
@@ -124,7 +127,14 @@ def caused(value: object) -> ProtocolError:
 def forms() -> set[str]:
     """What a line would hold if a planted value had come through, in any of the usual spellings."""
     found = {SEED.hex(), base64.b64encode(SEED).decode(), base64.urlsafe_b64encode(SEED).decode()}
-    found |= {SEED[:16].hex(), repr(SEED)[2:20], "c0ffee", "C0FFEE", str(list(SEED))[1:20], str(int.from_bytes(SEED))}
+    found |= {
+        SEED[:16].hex(),
+        repr(SEED)[2:20],
+        "c0ffee",
+        "C0FFEE",
+        str(list(SEED))[1:20],
+        str(int.from_bytes(SEED)),
+    }
     for number in (*NUMBERS.tolist(), *SMALL.tolist()):
         found |= {str(number), f"{number:x}", base64.b64encode(number.to_bytes(8, "little")).decode()[:10]}
     for logit in LOGITS.tolist():
@@ -270,7 +280,13 @@ def test_an_exception_is_its_type_and_place_and_only_our_own_have_words(file: Pa
     told = line["exception"]
     cause = told.pop("cause")
     assert told.pop("at").startswith("test_logs.py:")
-    assert told == {"type": "PartyFailedError", "message": "S0 failed", "party": "S0", "session": "ab", "step": "guard/1"}
+    assert told == {
+        "type": "PartyFailedError",
+        "message": "S0 failed",
+        "party": "S0",
+        "session": "ab",
+        "step": "guard/1",
+    }
     assert cause["type"] == "ZeroDivisionError"
     assert set(cause) == {"type", "at"}
 
@@ -292,6 +308,7 @@ def test_loops_and_rude_objects_are_shown_by_their_type(file: Path) -> None:
 json_like = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
     lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),
+    max_leaves=15,
 )
 
 
@@ -300,12 +317,40 @@ def test_what_is_printable_is_json(value: object) -> None:
     assert json.loads(json.dumps(printable(value), allow_nan=False)) == printable(value)
 
 
-async def test_the_events_of_a_cluster_go_through(file: Path, autojump_clock: Any) -> None:
-    """As `siguard party` sees them: bound loggers of actors made after the logs were configured."""
-    async with open_cluster(seed=1) as cluster:
-        await cluster.guard(np.zeros((1, 3)), Defender.random((3, 4, 2), seed=1) if False else some_defender())
-    lines = read(file)
-    assert {"S0", "S1", "S2"} <= {line.get("party") for line in lines}
+class Noisy:
+    """A link whose first message is no frame; the rest is as sent."""
+
+    def __init__(self, link: Link) -> None:
+        self.peer = link.peer
+        self.send, self.send_eof, self.aclose = link.send, link.send_eof, link.aclose
+        self._receive, self._first = link.receive, True
+
+    async def receive(self) -> Data:
+        if self._first:
+            self._first = False
+            return SEED * 3
+        return await self._receive()
+
+
+async def guarded_once() -> Any:
+    """One query; every party has something to log."""
+    defender = Defender([(np.eye(3), np.zeros(3)), (np.ones((3, 1)), np.zeros(1))])
+    async with open_cluster(seed=1, wrap_link=lambda link, owner: Noisy(link)) as cluster:
+        return (await cluster.guard(np.zeros((1, 3)), defender, GuardConfig(policy="label"))).confidences
+
+
+async def test_the_events_of_the_actors_go_through(file: Path, autojump_clock: Any) -> None:
+    await guarded_once()
+    lines = [line for line in read(file) if line["event"] == "not a frame"]
+    assert {"S0", "S1", "S2"} <= {line["party"] for line in lines}
+    assert all(line["level"] == "warning" and line["peer"] and line["reason"] for line in lines)
+
+
+async def test_actors_answer_whatever_happens_to_their_logs(autojump_clock: Any) -> None:
+    lines = configure_logs(Path("/dev/full"), "debug")
+    assert (await guarded_once()).shape == (1, 3)
+    assert lines.dropped > 3
+    lines.close()
 
 
 # Nothing stops a party -----------------------------------------------------------------------------------------
@@ -331,7 +376,7 @@ def test_a_full_disk_under_stderr() -> None:
 
 
 def test_the_next_line_that_works_says_how_many_were_lost(tmp_path: Path) -> None:
-    """A limit on the size of the file is a disk that fills up in the middle of a line; raised, it has room again."""
+    """A limit on a file's size is a disk that fills up in the middle of a line; raised, there is room again."""
     code = (
         "import resource, sys; from pathlib import Path; import structlog\n"
         "from siguard.deploy.logs import configure_logs\n"
@@ -420,17 +465,15 @@ def test_a_field_named_like_our_own(file: Path) -> None:
 
 
 def test_lines_of_threads_do_not_mix(file: Path) -> None:
-    import threading
-
     threads = [
-        threading.Thread(target=lambda name=name: [log().info(name * 50) for _ in range(50)]) for name in "abcd"
+        threading.Thread(target=lambda name=name: [log().info(name * 50) for _ in range(50)]) for name in "wxyz"
     ]
     for thread in threads:
         thread.start()
     for thread in threads:
         thread.join()
     events = sorted(line["event"] for line in read(file))
-    assert events == sorted(name * 50 for name in "abcd" for _ in range(50))
+    assert events == sorted(name * 50 for name in "wxyz" for _ in range(50))
 
 
 def test_closing_twice_is_harmless(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""The handshake and the records once more, from their description alone: hashlib, hmac, X25519, Ed25519, AES-256-GCM.
+"""The handshake and the records once more, from their description alone, on hashlib, hmac and the primitives.
 
 Shares no code with the package.  Plays either part of a handshake, also one that deviates.
 """

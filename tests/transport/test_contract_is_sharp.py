@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import pytest
-from broken_links import BROKEN, Sound, maker_of
+from broken_endings import BROKEN as BROKEN_ENDINGS
+from broken_exchange import BROKEN as BROKEN_EXCHANGE
+from sound_link import Sound, maker_of
 from trio.testing import MockClock
 
 from siguard.transport.testing import CLAUSES, CLOGGED_CLAUSES, check_transport
 
+BROKEN = BROKEN_EXCHANGE | BROKEN_ENDINGS
 #: Messages in a link, and in one that is soon full.
 ROOM, LITTLE_ROOM = 500, 2
 
