@@ -171,8 +171,11 @@ class Outbox:
                 if dealt:
                     await box.windows.room(peer, payload.nbytes)
                 await self._links[peer].send(data)
-        except (KeyError, LinkClosedError):
-            raise PartyFailedError(f"{box.party} has no link to {peer} any more", **where) from None
+        except (KeyError, LinkClosedError) as lost:
+            if box.failure is not None:  # says why the link is gone
+                raise box.failure from None
+            why = f": {lost}" if isinstance(lost, LinkClosedError) else ""
+            raise PartyFailedError(f"{box.party} has no link to {peer} any more{why}", **where) from None
         if scope.cancelled_caught:
             raise DeadlineError(f"{peer} took no frame for {box.deadline:g} s", **where)
 

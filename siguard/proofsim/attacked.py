@@ -27,7 +27,7 @@ from siguard.transport.frame import Kind
 
 #: Virtual seconds that a server waits for a frame; more than the late frames of one wait add up to.
 _DEADLINE = 30.0
-_BATCH, _CLASSES = 2, 3
+BATCH, CLASSES = 2, 3
 
 
 class Attack(NamedTuple):
@@ -96,17 +96,17 @@ def attacked(config: GuardConfig, seed: int, attacks: Sequence[Attack]) -> list[
 
 async def _attacked(config: GuardConfig, seed: int, attacks: Sequence[Attack]) -> list[Case]:
     rng = np.random.default_rng([seed, 8])
-    features = rng.normal(size=(len(attacks), _BATCH, _CLASSES))
-    networks = _networks(rng)
+    features = rng.normal(size=(len(attacks), BATCH, CLASSES))
+    networks = small_networks(rng)
     expected, cases = [], []
     network = Network()
     async with open_cluster(seed, deadline=_DEADLINE, wrap_link=network.wrap_link) as cluster:
-        await _warm_up(cluster, networks, config)
+        await warm_up(cluster, networks, config)
         for rows in features:
             expected.append(await _call(cluster, network, rows, networks, config))
     network = Network()
     async with open_cluster(seed, deadline=_DEADLINE, wrap_link=network.wrap_link) as cluster:
-        await _warm_up(cluster, networks, config)
+        await warm_up(cluster, networks, config)
         for attack, rows, call in zip(attacks, features, expected, strict=True):
             there = [passing for passing in call.sent if PLACES[attack.place](passing)]
             target = there[rng.integers(len(there))] if there else None
@@ -117,10 +117,10 @@ async def _attacked(config: GuardConfig, seed: int, attacks: Sequence[Attack]) -
     return cases
 
 
-async def _warm_up(cluster: Cluster, networks: tuple[Model, Defender], config: GuardConfig) -> None:
+async def warm_up(cluster: Cluster, networks: tuple[Model, Defender], config: GuardConfig) -> None:
     """A call with each dealer, so that there are earlier sessions on every link."""
     for _ in SERVERS:
-        await cluster.query(np.zeros((_BATCH, _CLASSES)), *networks, config)
+        await cluster.query(np.zeros((BATCH, CLASSES)), *networks, config)
 
 
 async def _call(
@@ -170,8 +170,10 @@ def _place(passing: Passing) -> tuple[str, str, bytes, Kind, bytes]:
     return passing.sender, passing.receiver, frame.session, frame.kind, frame.step
 
 
-def _networks(rng: np.random.Generator) -> tuple[Model, Defender]:
+def small_networks(rng: np.random.Generator) -> tuple[Model, Defender]:
+    """A model and a classifier for calls that cost little."""
+
     def layer(rows: int, columns: int) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
         return rng.normal(size=(rows, columns)), rng.normal(size=columns) / 10
 
-    return Model([layer(_CLASSES, _CLASSES)]), Defender([layer(_CLASSES, 4), layer(4, 1)])
+    return Model([layer(CLASSES, CLASSES)]), Defender([layer(CLASSES, 4), layer(4, 1)])

@@ -255,3 +255,37 @@ CONTENT: dict[str, Fault] = {
     "forged, itself late": lambda passing, rng, past: [*_forged(passing, rng, past), *_late(passing, rng, past)],
     "reflected to its sender": _reflected,
 }
+
+
+# Records of sealed links -----------------------------------------------------------------------------------------
+
+
+def _record_bit(passing: Passing, rng: np.random.Generator, past: Sequence[Passing]) -> list[Arrival]:
+    return [Arrival(_flipped(passing.data, int(rng.integers(8 * len(passing.data)))))]
+
+
+def _old_record(passing: Passing, rng: np.random.Generator, past: Sequence[Passing]) -> Arrival:
+    return Arrival(past[int(rng.integers(len(past)))].data)
+
+
+#: A record does not come as it was sent.
+CHANGED_RECORDS: dict[str, Fault] = {
+    "lost": lambda passing, rng, past: [],
+    "a byte short": lambda passing, rng, past: [Arrival(passing.data[:-1])],
+    "a byte long": lambda passing, rng, past: [Arrival(passing.data + b"\0")],
+    "cut": _cut,
+    "a bit flipped": _record_bit,
+    "replaced by noise": _noise,
+    "replaced by an earlier record": lambda passing, rng, past: [_old_record(passing, rng, past)],
+    "reflected instead of delivered": lambda passing, rng, past: _reflected(passing, rng, past)[:1],
+    "out of another link": _elsewhere,
+}
+#: It comes as it was sent, and something beside it, or later than the next one.
+OTHER_RECORDS: dict[str, Fault] = {
+    "an earlier record before it": lambda passing, rng, past: [_old_record(passing, rng, past), *honest(passing)],
+    "twice at once": COPIES["twice at once"],
+    "a copy later": COPIES["a copy later"],
+    "late, so that others overtake it": _late,
+    "reflected as well": _reflected,
+}
+RECORD_FAULTS = {**CHANGED_RECORDS, **OTHER_RECORDS}

@@ -3,15 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import AbstractContextManager
+from contextlib import AbstractContextManager, suppress
 from typing import Any
 
 import msgpack
 import numpy as np
 import pytest
 import trio
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CTR
 
-from siguard import Defender, GuardConfig, Model, SiguardError, open_cluster
+from siguard import Defender, GuardConfig, Model, PartyFailedError, SiguardError, open_cluster
 from siguard.actors.actor import Actor
 from siguard.actors.session import SERVERS, Mailbox, Outbox
 from siguard.errors import FrameError, ProtocolError
@@ -20,9 +23,12 @@ from siguard.proofsim.claims import Claim, Scope, failures
 from siguard.proofsim.faults import CONTENT, COPIES, HARMLESS, STRUCTURE, Arrival, Network, Passing, honest
 from siguard.proofsim.patching import replaced, replaced_method
 from siguard.proofsim.rungs.active import check
+from siguard.proofsim.sealed import attacked_sealed
 from siguard.transport.frame import _TYPES, HEADER_BYTES, Frame, Kind, decode_frame
 from siguard.transport.link import LinkClosedError
 from siguard.transport.memory import memory_link_pair
+from siguard.transport.records import SEAL_BYTES, Opener, expand
+from siguard.transport.secure import SealedLink
 
 LABEL = GuardConfig("label")
 PLACES_TRIED = ["between servers", "input", "answer"] * 6
@@ -39,6 +45,8 @@ def failing(claims: Sequence[Claim]) -> list[str]:
         "no bit of the answer": "same",
         "twice": "copies",
         "bent, f": "content",
+        "sealed links a record that is lost": "sealed: changed",
+        "sealed links a record that is doubled": "sealed: beside",
     }
     return [
         next(name for word, name in reversed(words.items()) if word in claim.claim) for claim in failures(claims)
@@ -48,7 +56,7 @@ def failing(claims: Sequence[Claim]) -> list[str]:
 @pytest.mark.parametrize("seed", range(3))
 def test_the_claims_hold(seed: int) -> None:
     claims = check(scope(seed))
-    assert len(claims) == 4
+    assert len(claims) == 6
     assert failing(claims) == [], f"seed {seed}: {[claim.problem for claim in claims]}"
     assert all(claim.cases >= 8 and claim.rung == "active" and claim.corrupted == "all" for claim in claims)
 
@@ -121,9 +129,10 @@ def failure_is_told_with_a_share() -> AbstractContextManager[None]:
         if self.name in SERVERS:
             state = next(iter(self.mailbox(session)._arrived.values()), None)
             payload = np.zeros((2, 3), np.uint64) if state is None else state.payload
-            await Outbox(self.mailbox(session), self._links, self.ledger.traffic(session)).send(
-                "user", Kind.DATA, "last words", 1, payload
-            )
+            with suppress(SiguardError):  # the user's link may be what failed
+                await Outbox(self.mailbox(session), self._links, self.ledger.traffic(session)).send(
+                    "user", Kind.DATA, "last words", 1, payload
+                )
         await shipped(self, session, peers, error)
 
     return replaced_method(Actor, "_tell", tell)
@@ -145,6 +154,42 @@ def test_a_broken_party_is_noticed(broken: Any, expected: set[str]) -> None:
     assert expected <= set(failing(claims)), [(claim.claim, claim.problem) for claim in claims]
 
 
+def unauthenticated() -> AbstractContextManager[None]:
+    """Records are decrypted, and their tags are not looked at (GCM is counter mode from block 2 on)."""
+
+    def opened(self: Opener, record: bytes) -> bytes:
+        nonce = (self._iv ^ self._counter).to_bytes(12)
+        self._counter += 1
+        key = expand(self._secret, b"record key")
+        return Cipher(AES(key), CTR(nonce + (2).to_bytes(4))).decryptor().update(record[:-SEAL_BYTES])
+
+    return replaced_method(Opener, "open", opened)
+
+
+def not_sealed() -> AbstractContextManager[None]:
+    return replaced(SealedLink, lambda inner, agreed: inner)
+
+
+@pytest.mark.parametrize("broken", [unauthenticated, not_sealed])
+def test_a_broken_seal_is_noticed(broken: Any) -> None:
+    with broken():
+        claims = check(scope())
+    found = set(failing(claims))
+    assert "sealed: changed" in found, [(claim.claim, claim.problem) for claim in claims]
+    assert found <= {"sealed: changed", "sealed: beside"}
+
+
+def test_a_bent_record_ends_the_session_with_the_name_of_an_end_of_its_link() -> None:
+    for seed in (1, 2):
+        bent = [case for case in attacked_sealed(LABEL, seed, 3) if case.attack == "a bit flipped"]
+        assert len(bent) == 3
+        for case in bent:
+            assert isinstance(case.error, PartyFailedError), f"seed {seed}: {case}: {case.error}"
+            assert case.error.party in case.record[:2], f"seed {seed}: {case}: {case.error}"
+            assert case.error.session is not None
+            assert "link" in case.error.message, case.error
+
+
 # What is not claimed ----------------------------------------------------------------------------------------------
 
 
@@ -162,7 +207,7 @@ def unnoticed(name: str) -> list[Case]:
 
 @pytest.mark.parametrize("name", ["a payload bit flipped", "another payload", "forged, itself late"])
 def test_content_of_the_right_form_gives_a_wrong_answer_unnoticed(name: str) -> None:
-    """The limit that the claim states: to be turned round when a channel authenticates frames."""
+    """The limit of links that are not sealed, which the claim states."""
     wrong = unnoticed(name)
     assert wrong, f"{name}: never both unnoticed and of consequence"
     for case in wrong:
@@ -266,6 +311,9 @@ def test_a_frame_that_was_never_met_is_not_a_case() -> None:
     """A claim about attacks that did not take place does not hold."""
     with replaced(attacked, lambda config, seed, attacks: [case._replace(met=None) for case in some(attacks)]):
         assert set(failing(check(scope()))) == {"refused", "same", "copies", "content"}
+    never = [case._replace(met=False) for case in attacked_sealed(LABEL, 1, 1)]
+    with replaced(attacked_sealed, lambda config, seed, times: never):
+        assert set(failing(check(scope()))) == {"sealed: changed", "sealed: beside"}
 
 
 def some(attacks: Sequence[Attack]) -> list[Case]:

@@ -1,9 +1,9 @@
 """The network itself attacks: frames are lost, cut, doubled, replayed, misrouted, forged between honest parties.
 
 Links in memory authenticate nothing, so against a frame of the right form with other content nothing is claimed but
-that it releases no more than a wrong answer.  Only a sealed channel can refuse it, one that binds the payload to
-sender, receiver and direction, session, step and the frame's number on the link.  The wrong answer is not an answer
-of the guard: whoever forges content together with a user can choose what is wrong about it.
+that it releases no more than a wrong answer.  The wrong answer is not an answer of the guard: whoever forges
+content together with a user can choose what is wrong about it.  Sealed links, as a deployment has them over TCP,
+refuse it: a seal binds the whole frame to sender, receiver, direction, connection and its number on the link.
 """
 
 from __future__ import annotations
@@ -17,7 +17,8 @@ from siguard.actors.session import SERVERS
 from siguard.guard.config import GuardConfig
 from siguard.proofsim.attacked import PLACES, Attack, Case, attacked
 from siguard.proofsim.claims import ALL, Claim, Scope
-from siguard.proofsim.faults import CONTENT, COPIES, HARMLESS, STRUCTURE
+from siguard.proofsim.faults import CHANGED_RECORDS, CONTENT, COPIES, HARMLESS, OTHER_RECORDS, STRUCTURE
+from siguard.proofsim.sealed import SealedCase, attacked_sealed
 
 #: Cheapest first; the quick rung takes the first that is in its scope.
 _CONFIGS = {
@@ -26,6 +27,14 @@ _CONFIGS = {
     "none": GuardConfig("none"),
     "siguard": GuardConfig("siguard", outer=1, inner=1),
 }
+_CHANGED = (
+    "on sealed links a record that is lost, cut, lengthened, flipped in any bit, forged, replayed, reflected or "
+    "misrouted is refused, and no answer is released"
+)
+_BESIDE = (
+    "on sealed links a record that is doubled, overtaken, or preceded by an old or foreign one is refused or "
+    "changes no bit of the answer"
+)
 _UNTOUCHED = Attack("untouched")
 _ALL_LATE = Attack("all late, in any order", all_late=True)
 
@@ -54,6 +63,33 @@ def _claims(policy: str, scope: Scope) -> Iterator[Claim]:
             cases[text].append((seed, case))
     for text, mine in cases.items():
         yield _claim(f"{policy}: {text}", _JUDGES[text], mine)
+    yield from _sealed_claims(policy, scope, times, seeds)
+
+
+def _sealed_claims(policy: str, scope: Scope, times: int, seeds: int) -> Iterator[Claim]:
+    found = [
+        (seed, case)
+        for seed in range(scope.seed, scope.seed + seeds)
+        for case in attacked_sealed(_CONFIGS[policy], seed, times)
+    ]
+    for text, faults, may_answer in ((_CHANGED, CHANGED_RECORDS, False), (_BESIDE, OTHER_RECORDS, True)):
+        cases = [(seed, case) for seed, case in found if case.attack in faults]
+        problems = [
+            f"seed {seed}, {case}: {problem}"
+            for seed, case in cases
+            if (problem := _sealed_problem(case, may_answer=may_answer))
+        ]
+        yield _verdict(f"{policy}: {text}", len(cases), problems)
+
+
+def _sealed_problem(case: SealedCase, *, may_answer: bool) -> str:
+    if not case.met:
+        return "the record was never sent"
+    if case.answer is None:
+        return ""
+    if not may_answer:
+        return "answered"
+    return "" if np.array_equal(case.answer, case.expected) else "another answer"
 
 
 def _place(attack: int, turn: int) -> str:
@@ -69,8 +105,12 @@ def _claim(text: str, judge: Callable[[Case], str], cases: Sequence[tuple[int, C
         problem = "the frame was never sent" if missed else judge(case)
         if problem:
             problems.append(f"seed {seed}, {case}: {problem}")
+    return _verdict(text, len(cases), problems)
+
+
+def _verdict(text: str, cases: int, problems: Sequence[str]) -> Claim:
     shown = "; ".join([*problems[:3], *([f"{len(problems) - 3} more"] if len(problems) > 3 else [])])
-    return Claim(text, "active", ALL, len(cases), bool(cases) and not problems, problem=shown)
+    return Claim(text, "active", ALL, cases, cases > 0 and not problems, problem=shown)
 
 
 # What must come of an attack: "" or what else did -----------------------------------------------------------------
