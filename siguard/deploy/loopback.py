@@ -81,8 +81,15 @@ async def open_servers(
             task_status.started()
             await trio.sleep_forever()
 
+    failure: BaseException | None = None
     async with trio.open_nursery() as nursery:
         for name in SERVERS:
             await nursery.start(partial(serve, name))
-        yield servers
+        try:
+            yield servers
+        except (Exception, KeyboardInterrupt, SystemExit) as error:
+            # Leaves below, outside the nursery, which would wrap it in a group.
+            failure = error
         nursery.cancel_scope.cancel()
+    if failure is not None:
+        raise failure

@@ -37,7 +37,7 @@ class Setting(NamedTuple):
     """Widths and schedule of one set of runs.
 
     model, defender: widths; siguard: schedule of the published policy; covers: rows per thing to be covered;
-    seeds: schedulers for one and the same row.
+    seeds: schedulers for one and the same row.  over_tcp: queries over sealed TCP are compared, too.
     """
 
     model: tuple[int, ...]
@@ -45,6 +45,7 @@ class Setting(NamedTuple):
     siguard: GuardConfig
     covers: int
     seeds: int
+    over_tcp: bool = False
 
     @property
     def outer(self) -> int:

@@ -20,8 +20,9 @@ from siguard.proofsim.claims import ALL, Scope, failures
 from siguard.proofsim.leaky import open_bit
 from siguard.proofsim.patching import replaced
 from siguard.proofsim.recorder import Recorder
-from siguard.proofsim.rungs.shape import QUICK, battery, first_difference
+from siguard.proofsim.rungs.shape import QUICK, battery
 from siguard.proofsim.shape_cases import all_patterns, find_cases, walk_lanes
+from siguard.proofsim.shapes import first_difference
 from siguard.proofsim.view import ShapeLine
 from siguard.ring import BYTES
 

@@ -19,13 +19,10 @@ import numpy as np
 import trio
 
 from siguard.actors.cluster import Cluster, open_cluster
-from siguard.actors.messages import Request
-from siguard.actors.server import UPSTREAM, USER
-from siguard.actors.session import roles_for
 from siguard.errors import SiguardError
 from siguard.guard.config import GuardConfig
 from siguard.nn.model import FloatArray
-from siguard.proofsim.claims import ALL, Claim, Corrupted, Scope
+from siguard.proofsim.claims import ALL, Claim, Scope
 from siguard.proofsim.recorder import Recorder
 from siguard.proofsim.shape_cases import (
     BoolArray,
@@ -37,12 +34,13 @@ from siguard.proofsim.shape_cases import (
     walk_lanes,
 )
 from siguard.proofsim.shape_leak import iteration_leak
-from siguard.proofsim.view import Message, ShapeLine, View
-from siguard.transport.frame import Kind
+from siguard.proofsim.shape_tcp import tcp_claims
+from siguard.proofsim.shapes import by_role, first_difference
+from siguard.proofsim.view import Message, ShapeLine
 
-QUICK = (Setting((5, 6, 4), (4, 8, 1), GuardConfig(outer=2, inner=2), covers=1, seeds=3),)
+QUICK = (Setting((5, 6, 4), (4, 8, 1), GuardConfig(outer=2, inner=2), covers=1, seeds=3, over_tcp=True),)
 FULL = (
-    Setting((5, 6, 4), (4, 8, 1), GuardConfig(outer=2, inner=2), covers=4, seeds=50),
+    Setting((5, 6, 4), (4, 8, 1), GuardConfig(outer=2, inner=2), covers=4, seeds=50, over_tcp=True),
     Setting((5, 6, 4), (4, 8, 1), GuardConfig(outer=3, inner=10), covers=2, seeds=20),
     Setting((16, 32, 10), (10, 128, 64, 1), GuardConfig(), covers=1, seeds=10),
     Setting((16, 32, 30), (30, 128, 64, 1), GuardConfig(), covers=1, seeds=3),
@@ -95,6 +93,9 @@ async def _check(scope: Scope) -> list[Claim]:
                     config = setting.siguard if policy == "siguard" else GuardConfig(policy)
                     where = f" ({setting})" if scope.full else ""
                     claims += [_named(claim, where) for claim in await _check_policy(caller, config)]
+        if setting.over_tcp:
+            configs = [setting.siguard if name == "siguard" else GuardConfig(name) for name in scope.policies]
+            claims += await tcp_claims(cases, configs, caller.shapes)
     return claims
 
 
@@ -130,6 +131,8 @@ class _Caller:
     bits: list[BoolArray]
     seed: int
     calls: int = 0
+    #: Of a query of one row, by policy.
+    shapes: dict[str, list[ShapeLine]] = field(default_factory=dict)
 
     async def call(self, entry: str, values: FloatArray, config: GuardConfig, what: str) -> Run:
         """Guard rows by way of ``entry``, under a scheduler seed of this call's own, and note all frames."""
@@ -148,22 +151,8 @@ class _Caller:
             error = f"{type(problem).__name__}: {problem.message}"
         messages = [event for event in self.recorder.events() if isinstance(event, Message) and not event.received]
         accepted = [pattern for bits in self.bits for pattern in walk_lanes(bits, self.cases.setting.outer)]
-        shape, dealer = _by_role(messages)
+        shape, dealer = by_role(messages)
         return Run(f"{entry} of {what}, dealer {dealer}, call {self.calls}", shape, error, accepted)
-
-
-def _by_role(messages: list[Message]) -> tuple[list[ShapeLine], str]:
-    """The shape of a call, servers named by role, and its dealer, as the request says."""
-    start = next(m for m in messages if m.kind == Kind.START and m.sender in (USER, UPSTREAM))
-    dealer = Request.decode(start.array).dealer
-    names = {server: f"role {role}" for role, server in enumerate(roles_for(dealer))}
-
-    def renamed(line: ShapeLine) -> ShapeLine:
-        sender, receiver = line.link.split(">")
-        return line._replace(link=f"{names.get(sender, sender)}>{names.get(receiver, receiver)}")
-
-    # A view of everybody: what anybody on the network sees of it is its shape.
-    return sorted(map(renamed, View(Corrupted(None, False), list(messages)).shape())), dealer
 
 
 # Families of calls ----------------------------------------------------------------------------------------
@@ -194,19 +183,6 @@ class _Family:
         )
 
 
-def first_difference(one: list[ShapeLine], other: list[ShapeLine]) -> str:
-    """The first frame, by round, that only one of two shapes has; and their numbers of frames."""
-    only_one, only_other = set(one) - set(other), set(other) - set(one)
-    if not only_one | only_other:
-        return f"the same frames, but {len(one)} of them, not {len(other)}"
-    frame = min(only_one | only_other, key=lambda line: (line.round, line))
-    which = "former" if frame in only_one else "latter"
-    return (
-        f"{frame.link} {Kind(frame.kind).name} {frame.step}, round {frame.round}, {frame.length} bytes: only the "
-        f"{which} has this frame ({len(one)} frames against {len(other)})"
-    )
-
-
 async def _check_policy(caller: _Caller, config: GuardConfig) -> list[Claim]:
     """All families of one policy.  After a family with a difference the ones that build on it are left out."""
     policy, cases = config.policy, caller.cases
@@ -223,6 +199,8 @@ async def _check_policy(caller: _Caller, config: GuardConfig) -> list[Claim]:
         run = await caller.call(entry, _values(cases, entry)[row : row + 1], config, cases.describe(row))
         for family in rows:
             family.add(entry, run)
+        if entry == "query":
+            caller.shapes[policy] = run.shape
         accepted |= {(entry, "alone", pattern) for pattern in run.accepted}
         if rows[0].problem:
             return [family.claim(policy) for family in rows]
