@@ -4,7 +4,7 @@
 
 Two processes, each on a core of its own where there are two, over loopback.  ``raw`` is a blocking socket without
 anything: the baseline, measured between the others.  ``memory`` is the in-process link between two tasks.
-Prints one JSON object a line as it goes, then a table.  bench/NOTES.md says how to read the figures.
+Prints one JSON object a line as it goes, then a table; `Row` says what the figures mean.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The documents do what they say: their code runs, their commands work, their links lead somewhere.
 
 Convention: the ``python`` blocks of a page continue one another, in order, in one program.  In a ``console``
-block each line that begins with ``$ `` is a command.  Both run beside a copy of scenarios/.
+block each line that begins with ``$ `` is a command; one that ends with ``&`` runs until the page has ended.  Both
+run beside a copy of scenarios/.
 """
 
 from __future__ import annotations
@@ -13,11 +14,20 @@ import shlex
 import shutil
 import subprocess
 import sys
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
 from pydantic import BaseModel
 
+from siguard.deploy.schema import (
+    ExperimentSection,
+    LimitsSection,
+    NetworkSection,
+    OwnerSection,
+    ServerSection,
+    UserSection,
+)
 from siguard.proofsim.claims import Claim, ControlOutcome, ProofReport, Scope
 from siguard.scenario.overrides import parse_overrides
 from siguard.scenario.proof import ProofScenario, load_any
@@ -74,7 +84,18 @@ def test_commands_work(page: Path, folder: Path) -> None:
     here = {**os.environ, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
     commands = [line[2:] for text in blocks(page, "console") for line in text.splitlines() if line.startswith("$ ")]
     assert commands
+    with ExitStack() as background:
+        _run_all(commands, folder, here, background)
+
+
+def _run_all(commands: list[str], folder: Path, here: dict[str, str], background: ExitStack) -> None:
     for command in commands:
+        if command.endswith("&"):
+            arguments = shlex.split(command.removesuffix("&"))
+            process = subprocess.Popen(arguments, cwd=folder, env=here, stdout=subprocess.DEVNULL)
+            background.callback(process.wait, 20)
+            background.callback(process.terminate)
+            continue
         ran = subprocess.run(  # noqa: S602 - commands of this repository's documents, as a user types them
             f"{command} {shlex.join(small(command))}",
             shell=True,
@@ -153,6 +174,22 @@ def test_every_scenario_key_and_report_figure_is_documented() -> None:
     content = json.loads(report.to_json())
     for name in (*content, *content["claims"][0], *content["controls"][0]):
         assert re.search(rf"`[\w.\[\]]*\b{name}\b[\w.\[\]]*`", text), f"{name} is not in docs/scenarios.md"
+
+
+def test_every_key_of_a_deployment_is_documented() -> None:
+    lines = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8").splitlines()
+    sections = {
+        "servers.S0.": ServerSection,
+        "owner.": OwnerSection,
+        "users.NAME.": UserSection,
+        "limits.": LimitsSection,
+        "network.": NetworkSection,
+        "experiment.": ExperimentSection,
+    }
+    for prefix, model in sections.items():
+        for key, row in keys_of(model, prefix).items():
+            (line,) = [line for line in lines if line.startswith(f"| `{key}` |")]
+            assert line.endswith(row)
 
 
 def test_a_proof_in_a_document_is_run_at_the_size_of_a_proof() -> None:
