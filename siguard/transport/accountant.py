@@ -7,7 +7,7 @@ and run-ahead cannot change the figure.
 from __future__ import annotations
 
 from collections import defaultdict
-from dataclasses import astuple, dataclass, field
+from dataclasses import dataclass, field
 from typing import Any
 
 
@@ -24,6 +24,11 @@ class Count:
         self.messages += 1
         self.bytes += size
         self.depth = max(self.depth, depth)
+
+    @property
+    def figures(self) -> tuple[int, int, int]:
+        """Messages, bytes, depth."""
+        return self.messages, self.bytes, self.depth
 
     def merge(self, other: Count) -> None:
         """Add another count."""
@@ -51,8 +56,8 @@ class Traffic:
 
     def to_plain(self) -> list[list[list[Any]]]:
         """Counts per step and per link as lists of numbers and names, for another process."""
-        steps = [[step, *astuple(count)] for step, count in self.by_step().items()]
-        links = [[sender, receiver, *astuple(count)] for (sender, receiver), count in self.by_link().items()]
+        steps = [[step, *count.figures] for step, count in self.by_step().items()]
+        links = [[*link, *count.figures] for link, count in self.by_link().items()]
         return [steps, links]
 
     @classmethod

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import hashlib
+import inspect
 import pickle
 import traceback
 from dataclasses import replace
@@ -189,6 +190,23 @@ def test_no_key_is_shown_or_pickled() -> None:
         for copier in (pickle.dumps, copy.copy, copy.deepcopy):
             with pytest.raises(TypeError, match="holds keys"):
                 copier(holder)
+
+
+def test_the_ephemeral_key_is_dropped_when_it_has_served() -> None:
+    expected = reference.run(CALLER, CALLED)
+    called = answer(entropy=fixed(CALLED.ephemeral, CALLED.nonce))
+    next(called)
+    called.send(expected.hello)
+    caller = dial(entropy=fixed(CALLER.ephemeral, CALLER.nonce))
+    next(caller)
+    assert CALLER.ephemeral in inspect.getgeneratorlocals(caller).values()
+    caller.send(expected.answer)
+    for end in (caller, called):
+        held = inspect.getgeneratorlocals(end)
+        assert "keys" in held
+        assert not {CALLER.ephemeral, CALLED.ephemeral} & {
+            value for value in held.values() if isinstance(value, bytes)
+        }
 
 
 def test_errors_name_no_secret_and_are_broken_links() -> None:

@@ -290,9 +290,15 @@ async def test_a_cancelled_send_was_sent_whole_or_not_at_all(autojump_clock: tri
 # The contract ---------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("clock", ["real", "virtual"])
 @pytest.mark.parametrize(
-    "direction", [STILL, Direction(0.2e-3, 1e9), Direction(2e-3, None, 1e-3), Direction(0, 200e6)], ids=str
+    ("clock", "direction"),
+    [
+        ("real", Direction(0.2e-3, 1e9, 0.1e-3)),
+        ("virtual", STILL),
+        ("virtual", LAN.default),
+        ("virtual", Direction(2e-3, None, 1e-3)),
+        ("virtual", Direction(0, 200e6)),
+    ],
 )
 def test_the_contract(clock: str, direction: Direction) -> None:
     def make() -> AbstractAsyncContextManager[tuple[Link, Link]]:
