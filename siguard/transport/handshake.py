@@ -50,7 +50,16 @@ from siguard.transport.identity import (
 from siguard.transport.link import Data, LinkBrokenError
 from siguard.transport.records import HoldsKeys, expand
 
-__all__ = ["Agreed", "HandshakeError", "Identity", "Steps", "fingerprint", "initiate", "respond"]
+__all__ = [
+    "LONGEST_MESSAGE",
+    "Agreed",
+    "HandshakeError",
+    "Identity",
+    "Steps",
+    "fingerprint",
+    "initiate",
+    "respond",
+]
 
 _PROTOCOL = b"siguard SIGMA-I X25519 Ed25519 HKDF-SHA256 AES-256-GCM"
 _MAGIC = b"siguard"
@@ -75,6 +84,9 @@ _SIZES = {
     _Kind.PROOF: _HEADER.size + PROOF_BYTES + _TAG,
     _Kind.VERDICT: _HEADER.size + 1 + _TAG,
 }
+
+#: The longest handshake message: a link need take no longer ones before its other end is known.
+LONGEST_MESSAGE = max(_SIZES.values())
 
 
 class HandshakeError(LinkBrokenError):
@@ -236,7 +248,7 @@ def _read(data: Data, kind: _Kind) -> bytes:
             f"a frame of {len(data)} bytes is not a handshake message: does something else speak on that port, or "
             "is one end set to plaintext?"
         )
-    message = bytes(data[: max(_SIZES.values()) + 1])
+    message = bytes(data[: LONGEST_MESSAGE + 1])
     _, found, version = _HEADER.unpack_from(message)
     if version != PROTOCOL_VERSION:
         error = HandshakeError(

@@ -9,12 +9,13 @@ for ever; whoever sits on the wire can suppress exactly those messages whose sen
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 from typing import TypeAlias
 
 import trio
 from nacl.signing import VerifyKey
 
-from siguard.errors import FrameError
+from siguard.errors import FrameError, InputError
 from siguard.transport.handshake import Agreed, HandshakeError, Identity, Steps, initiate, respond
 from siguard.transport.link import Link, LinkBrokenError, LinkClosedError
 from siguard.transport.records import (
@@ -35,6 +36,9 @@ __all__ = ["CLOSE_PATIENCE", "SEAL_BYTES", "HandshakeError", "Identity", "Sealed
 #: Seconds that closing waits for room for the end record; without it the other end reads "cut" for "closed".
 CLOSE_PATIENCE = 0.25
 
+#: Just below the largest block that glibc learns from: 32 MiB with its header.
+_LEARNT_BYTES = (1 << 25) - (1 << 16)
+
 _Over: TypeAlias = tuple[type[LinkClosedError], str]
 
 
@@ -53,8 +57,10 @@ async def seal(
 
     known: the pinned key of each party that may be there.  expect: the one that was dialled (initiator only).
     prologue: what both ends must agree on, for instance the deployment file.  deadline: seconds for all of it.
-    rekey_records: the same at both ends.  Raises `HandshakeError`; whenever it raises, ``link`` is closed.
+    rekey_records: the same at both ends.  Raises `HandshakeError`, and then, as when cancelled, ``link`` is closed.
     """
+    if expect is not None and not initiator:
+        raise InputError("expect is for the end that dials: the other one reads `peer` of the sealed link")
     steps = initiate(identity, known, expect, prologue) if initiator else respond(identity, known, prologue)
     whom = expect or "the other end"
     sealed: SealedLink | None = None
@@ -119,6 +125,7 @@ class SealedLink(HoldsKeys):
     """
 
     def __init__(self, inner: Link, agreed: Agreed, rekey_records: int = REKEY_RECORDS) -> None:
+        _keep_freed_blocks()
         self.peer = agreed.peer
         self._inner = inner
         self._sealer = Sealer(agreed.sending, rekey_records)
@@ -206,6 +213,7 @@ class SealedLink(HoldsKeys):
                 finally:
                     self._lock.release()
         finally:
+            self._finished = True  # also when there was no room: whoever waited for the lock finds no keys
             self._forget()
             await self._inner.aclose()
 
@@ -270,6 +278,17 @@ class SealedLink(HoldsKeys):
         self._sealer.forget()
         self._opener.forget()
         self._exporter = b""
+
+
+@cache
+def _keep_freed_blocks() -> None:
+    """Have the C library keep freed blocks of a message's size for the next message; once per process.
+
+    A record is a new block.  glibc gives blocks back to the kernel above a size that it learns from the largest one
+    freed so far (mallopt(3), M_MMAP_THRESHOLD), and for a megabyte the page faults cost more than the encryption.
+    Freeing one large block, which is never touched, teaches it; elsewhere this does nothing.
+    """
+    bytes(_LEARNT_BYTES)
 
 
 def _error(over: _Over) -> LinkClosedError:

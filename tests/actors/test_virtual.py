@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Awaitable, Callable
 from datetime import date
 from functools import partial
@@ -29,8 +31,6 @@ from siguard.transport.link import Link
 from siguard.transport.memory import memory_link_pair
 from siguard.transport.profiles import Direction, NetworkProfile
 from siguard.transport.shape import shaper
-
-FREE = FrameCost(per_frame_seconds=0, per_byte_seconds=0)
 
 
 def table(send: tuple[float, float] = (0, 0), receive: tuple[float, float] = (0, 0)) -> CostTable:
@@ -414,3 +414,21 @@ def test_a_bad_table_is_named_with_its_field(tmp_path: Path, change: tuple[str, 
         load_table(file)
     with pytest.raises(InputError, match="cannot be read"):
         load_table(tmp_path / "missing.json")
+
+
+def test_calibration_writes_a_table_that_says_how_well_it_fits(tmp_path: Path) -> None:
+    script = Path(__file__).resolve().parents[2] / "bench" / "calibrate.py"
+    file = tmp_path / "table.json"
+    options = ["--repeats", "1", "--batches", "1", "4", "--policies", "label", "none", "--network-frame", "0.5"]
+    ran = subprocess.run(
+        [sys.executable, script, *options, "--machine", "here", "--write", file],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ran.returncode == 0, ran.stderr
+    written = load_table(file)
+    assert (written.machine, written.fit.rows) == ("here", 12)
+    assert written.network == FrameCost(per_frame_seconds=0.5, per_byte_seconds=0)
+    assert written.send.per_frame_seconds + written.receive.per_frame_seconds > 0
+    assert 0 < written.fit.median_error <= written.fit.largest_error

@@ -7,6 +7,7 @@ import trio
 from handshake_helpers import KNOWN, SIZES, identity
 from trio.testing import MockClock
 
+from siguard.errors import InputError
 from siguard.transport.handshake import HandshakeError
 from siguard.transport.link import LinkBrokenError, LinkClosedError
 from siguard.transport.memory import MemoryLink, memory_link_pair
@@ -99,6 +100,12 @@ async def test_a_clogged_link_is_given_up_at_the_deadline(autojump_clock: MockCl
         await seal(here, identity("S0"), KNOWN, initiator=True, expect="S1", deadline=3)
     with pytest.raises(LinkClosedError):
         await here.receive()
+
+
+async def test_only_the_end_that_dials_can_expect_somebody(autojump_clock: MockClock) -> None:
+    here, _ = memory_link_pair("S0", "S1")
+    with pytest.raises(InputError, match="expect is for the end that dials"):
+        await seal(here, identity("S0"), KNOWN, initiator=False, expect="S1")
 
 
 async def test_a_cancelled_handshake_closes_the_link(autojump_clock: MockClock) -> None:

@@ -158,6 +158,18 @@ async def test_closing_a_clogged_link_is_bounded_and_frees_everything(autojump_c
             await other.receive()
 
 
+async def test_calls_that_wait_for_a_close_without_room_are_refused(autojump_clock: MockClock) -> None:
+    """The end record itself is cancelled when the patience is over, and the keys are gone when the others wake."""
+    one, _, _, _ = await sealed_pair(capacity=1)
+    await one.send(b"fills the link")
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(one.aclose)
+        await wait_all_tasks_blocked()
+        nursery.start_soon(one.send_eof)
+        with pytest.raises(LinkClosedError, match="this end closed the link to S1"):
+            await one.send(b"late")
+
+
 async def test_closing_in_a_cancelled_scope_still_says_so(autojump_clock: MockClock) -> None:
     one, other, _, _ = await sealed_pair()
     await one.send(b"last")
