@@ -178,7 +178,7 @@ def test_every_scenario_key_and_report_figure_is_documented() -> None:
 
 def test_every_key_of_a_deployment_is_documented() -> None:
     lines = (ROOT / "docs" / "deployment.md").read_text(encoding="utf-8").splitlines()
-    sections = {
+    sections: dict[str, type[BaseModel]] = {
         "servers.S0.": ServerSection,
         "owner.": OwnerSection,
         "users.NAME.": UserSection,
