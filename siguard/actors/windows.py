@@ -22,15 +22,19 @@ CREDIT_BYTES = 1 << 22
 
 
 class SendWindows:
-    """The dealer's side: room at each peer."""
+    """The dealer's side: room at each peer.
 
-    def __init__(self) -> None:
+    most: bytes that may be unread at one peer; `WINDOW_BYTES` when left out.
+    """
+
+    def __init__(self, most: float | None = None) -> None:
+        self._most = most
         self._unread: defaultdict[str, int] = defaultdict(int)
         self._given_back: dict[str, trio.Event] = {}
 
     async def room(self, peer: str, size: int) -> None:
         """Wait until a frame of ``size`` bytes may go to ``peer``, and count it."""
-        while self._unread[peer] >= WINDOW_BYTES:
+        while self._unread[peer] >= (WINDOW_BYTES if self._most is None else self._most):
             event = self._given_back.setdefault(peer, trio.Event())
             await event.wait()
         self._unread[peer] += size

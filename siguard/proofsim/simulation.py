@@ -8,6 +8,7 @@ server's own code with every gate simulated.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
 from inspect import signature
@@ -19,6 +20,7 @@ import numpy as np
 from siguard.actors.compute import ComputeDoor
 from siguard.actors.local import local_keys, local_session
 from siguard.actors.session import SERVERS, Mailbox, Outbox, ServerSession, roles_for
+from siguard.actors.windows import SendWindows
 from siguard.mpc.gate import CLIENT
 from siguard.mpc.party import Party
 from siguard.prf import RandomnessFactory, derive_key
@@ -234,6 +236,8 @@ class _ObservedMailbox(Mailbox):
     def __init__(self, session: bytes, party: str, observe: Callable[[str, bytes, RingArray], None] | None) -> None:
         # A message that no simulator posted never comes: do not wait for it.
         super().__init__(session, party, deadline=0.001)
+        # Nobody takes what this party deals, so nobody gives room back.
+        self.windows = SendWindows(math.inf)
         self._observe = observe
 
     def deliver(self, sender: str, frame: Frame) -> None:

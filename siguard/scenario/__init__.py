@@ -5,6 +5,7 @@ load.py        read, override, validate (siguard/explain.py words the errors: fi
 proof.py       `load_any`: an experiment, or with ``[prove]`` the scope of a proof
 overrides.py   ``--set guard.inner=5``: dotted keys over a scenario
 experiment.py  what is guarded and attacked: data, target, membership classifier, shadow rows
+deployed.py    where queries are asked: a cluster in memory, or three processes over sealed TCP
 runner.py      `run_scenario`: all of it, step by step
 stopping.py    how a run ends early; progress.py, threads.py: how it says where it is, and keeps to one thread
 figures.py     from released confidences to figures

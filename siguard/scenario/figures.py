@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import statistics
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 
 import numpy as np
 import numpy.typing as npt
 
 from siguard.guard.reference import ReferenceResult
 from siguard.nn.model import FloatArray
-from siguard.scenario.report import Agreement, PolicyFigures
+from siguard.scenario.report import Agreement, DirectionFigures, NetworkFigures, PolicyFigures
+from siguard.scenario.schema import NetworkSection
+from siguard.transport.profiles import Direction
 
 _CLOSE = 2e-2
 
@@ -20,7 +22,7 @@ class Released:
     """One policy's answers, batch after batch, and what the full batches cost.
 
     confidences: arrays (rows, classes).  accepted: arrays (rows,), none where nothing is validated.
-    costs: (rounds, bytes, messages) and seconds: wall clock, of each full batch.
+    costs: (rounds, bytes, messages) and seconds, of each full batch.
     """
 
     iterations: int = 0
@@ -50,7 +52,34 @@ def policy_figures(undefended: FloatArray, released: Released) -> PolicyFigures:
         bytes_total=bytes_total,
         messages=messages,
         seconds=statistics.median(released.seconds),
+        seconds_min=min(released.seconds),
+        seconds_max=max(released.seconds),
         iterations=released.iterations,
+    )
+
+
+def network_figures(network: NetworkSection) -> NetworkFigures:
+    """The network and the clock of a scenario, with its profile's values spelled out."""
+    profile, virtual = network.as_profile(), network.clock == "virtual"
+    everywhere = Direction() if profile is None else profile.default
+    links = {} if profile is None else profile.links
+    return NetworkFigures(
+        **asdict(_direction_figures(everywhere)),
+        profile=network.profile,
+        links={f"{sender}->{receiver}": _direction_figures(one) for (sender, receiver), one in links.items()},
+        clock=network.clock,
+        costs=network.costs if virtual else None,
+        cores=network.cores,
+    )
+
+
+def _direction_figures(one: Direction) -> DirectionFigures:
+    rate = one.bits_per_second
+    # Rounded: 0.2 ms are 0.0002 s and not 0.20000000000000001 ms.
+    return DirectionFigures(
+        latency_ms=round(one.latency_seconds * 1e3, 9),
+        mbit_per_s=None if rate is None else round(rate / 1e6, 9),
+        jitter_ms=round(one.jitter_seconds * 1e3, 9),
     )
 
 

@@ -17,8 +17,10 @@ from siguard.scenario.schema import (
     ONLY_FOR,
     AttacksSection,
     DataSection,
+    NetworkSection,
     Sections,
     TargetSection,
+    TransportSection,
     policy_keys,
 )
 
@@ -41,6 +43,8 @@ class Scenario:
     data: DataSection
     target: TargetSection
     attacks: AttacksSection
+    transport: TransportSection
+    network: NetworkSection
     policies: dict[str, GuardConfig]
 
     def data_path(self) -> Path | None:
@@ -86,6 +90,8 @@ def experiment(where: Where, raw: Mapping[str, Any]) -> Scenario:
         data=sections.data,
         target=sections.target,
         attacks=sections.attacks,
+        transport=sections.transport,
+        network=sections.network,
         policies=_read_guard(where, guard),
     )
 
@@ -101,6 +107,34 @@ def _check_together(where: Where, sections: Sections, raw: Mapping[str, Any]) ->
             )
     if kind == "npz" and sections.data.path is None:
         raise where.error("data.path", 'missing; allowed: the .npz file, with kind = "npz"')
+    _check_network(where, sections, raw.get("network", {}))
+
+
+def _check_network(where: Where, sections: Sections, given: Mapping[str, Any]) -> None:
+    """What transport, clock and data have no use for."""
+    network, over_tcp = sections.network, sections.transport.kind == "tcp"
+    if over_tcp and sections.data.kind == "npz":
+        raise where.error(
+            "transport.kind",
+            'found "tcp", but data.kind = "npz" has logits and no model that servers could evaluate; '
+            'allowed: kind = "memory", or data.kind = "digits" or "location30"',
+        )
+    if over_tcp and network.clock == "virtual":
+        raise where.error(
+            "network.clock",
+            'found "virtual", but with transport.kind = "tcp" the servers are processes, which no clock can hold '
+            'still; allowed: clock = "wall", or transport.kind = "memory"',
+        )
+    if over_tcp and network.links:
+        raise where.error(
+            "network.links",
+            'transport.kind = "tcp" has one network for all links; leave it out, or use transport.kind = "memory"',
+        )
+    for name in ("costs", "cores"):
+        if name in given and network.clock == "wall":
+            raise where.error(
+                f"network.{name}", 'network.clock = "wall" has no use for it, only virtual; leave it out'
+            )
 
 
 def _read_guard(where: Where, guard: Any) -> dict[str, GuardConfig]:

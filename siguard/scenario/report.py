@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from rich.table import Table
 
-#: Version of the layout of report.json; a change of meaning or a removed key raises it.
+#: Version of the layout of report.json; a change of meaning or a removed key raises it, an added one does not.
 SCHEMA_VERSION = 1
 
 
@@ -23,7 +23,7 @@ class PolicyFigures:
     label_kept: share of rows, 0 to 1, whose released label is the undefended one.
     accepted: share of rows for which some outer run was accepted; None where a policy validates nothing.
     l1: mean over rows of ``sum |released - undefended|``.
-    seconds: median over the full batches, from call to answer.
+    seconds: median over the full batches, from call to answer, by the scenario's clock; with least and most.
     iterations: public number of optimisation steps per query.
     """
 
@@ -34,6 +34,8 @@ class PolicyFigures:
     bytes_total: int
     messages: int
     seconds: float
+    seconds_min: float
+    seconds_max: float
     iterations: int
 
 
@@ -63,10 +65,53 @@ class Agreement:
     largest_difference: float
 
 
+@dataclass(frozen=True)
+class DirectionFigures:
+    """What the messages of one direction of a link met; mbit_per_s: None for no limit."""
+
+    latency_ms: float = 0.0
+    mbit_per_s: float | None = None
+    jitter_ms: float = 0.0
+
+    def __str__(self) -> str:
+        rate = "" if self.mbit_per_s is None else f", {self.mbit_per_s:g} Mbit/s"
+        jitter = "" if not self.jitter_ms else f" + {self.jitter_ms:g}"
+        return f"{self.latency_ms:g}{jitter} ms{rate}"
+
+
+@dataclass(frozen=True)
+class NetworkFigures(DirectionFigures):
+    """The network of a run: all directions but those in ``links``, by sender->receiver.
+
+    clock: wall or virtual.  costs, cores: of virtual time, None on the wall clock; cores also None where each party
+    has a machine of its own.
+    """
+
+    profile: str = "none"
+    links: dict[str, DirectionFigures] = field(default_factory=dict)
+    clock: str = "wall"
+    costs: str | None = None
+    cores: int | None = None
+
+    def __str__(self) -> str:
+        is_shaped = self.latency_ms or self.mbit_per_s or self.jitter_ms
+        name = "custom" if self.profile == "none" else self.profile
+        shaped = f"{name}: {super().__str__()}" if is_shaped else "unshaped"
+        links = ", some directions differ" if self.links else ""
+        return f"{shaped}{links}; {self._clock()}"
+
+    def _clock(self) -> str:
+        if self.clock == "wall":
+            return "wall clock"
+        cores = "" if self.cores is None else f", {self.cores} cores"
+        return f"virtual clock ({self.costs}{cores})"
+
+
 @dataclass
 class Report:
     """What one run measured so far; ``partial`` with a ``reason`` when the run did not finish.
 
+    transport: memory or tcp.
     guard, agreement: by policy.  attacks: by policy, then by attack.  accuracy: of the target on members and
     non-members, and balanced accuracy of the defender on undefended rows; None for data without a target.
     warnings: what a reader must know before trusting the figures.  notes: how they were obtained.
@@ -76,6 +121,8 @@ class Report:
     seed: int
     samples: int
     batch: int
+    transport: str = "memory"
+    network: NetworkFigures = field(default_factory=NetworkFigures)
     guard: dict[str, PolicyFigures] = field(default_factory=dict)
     attacks: dict[str, dict[str, AttackFigures]] = field(default_factory=dict)
     agreement: dict[str, Agreement] = field(default_factory=dict)
@@ -110,8 +157,11 @@ class Report:
         return [table for table in (self._guard_table(), self._attack_table()) if table.row_count]
 
     def _guard_table(self) -> Table:
-        table = _empty_table(f"{self.scenario}: {self.samples} rows; cost of one batch of {self.batch}")
-        for heading in ("label\nkept", "accepted", "L1", "steps", "rounds", "MB", "messages", "seconds"):
+        where = "in memory" if self.transport == "memory" else "three processes over TCP"
+        table = _empty_table(
+            f"{self.scenario}: {self.samples} rows; cost of one batch of {self.batch}\n{where}; {self.network}"
+        )
+        for heading in ("label\nkept", "accepted", "L1", "steps", "rounds", "MB", "mes-\nsages", "seconds"):
             table.add_column(heading, justify="right", no_wrap=True)
         for policy, row in self.guard.items():
             table.add_row(
@@ -123,7 +173,7 @@ class Report:
                 str(row.rounds),
                 f"{row.bytes_total / 1e6:.2f}",
                 str(row.messages),
-                f"{row.seconds:.2f}",
+                _spread(row),
             )
         return table
 
@@ -149,6 +199,17 @@ def _empty_table(title: str) -> Table:
     table = Table(title=title, title_justify="left", box=SIMPLE_HEAD, show_edge=False, padding=(0, 1, 0, 0))
     table.add_column("policy", no_wrap=True)
     return table
+
+
+def _spread(row: PolicyFigures) -> str:
+    """Median, and below it least and most where they differ."""
+    median, least, most = map(_seconds, (row.seconds, row.seconds_min, row.seconds_max))
+    return median if least == most else f"{median}\n{least}-{most}"
+
+
+def _seconds(value: float) -> str:
+    decimals = next((count for count, below in ((3, 1), (2, 10), (1, 100)) if value < below), 0)
+    return f"{value:.{decimals}f}"
 
 
 def _only_finite(value: Any) -> Any:

@@ -9,13 +9,14 @@ from typing import Any
 
 import trio
 
-import siguard
+from siguard.actors.virtual import virtual_clock
 from siguard.errors import InputError
 from siguard.guard import reference
 from siguard.guard.config import GuardConfig
 from siguard.nn.model import FloatArray
+from siguard.scenario.deployed import Ask, open_deployed
 from siguard.scenario.experiment import Experiment, prepare
-from siguard.scenario.figures import Released, agreement, complaints, policy_figures
+from siguard.scenario.figures import Released, agreement, complaints, network_figures, policy_figures
 from siguard.scenario.load import Scenario, load_scenario
 from siguard.scenario.progress import Progress, counted, silent
 from siguard.scenario.report import AttackFigures, Report
@@ -48,7 +49,10 @@ class ScenarioRun:
         if find_spec("sklearn") is None:
             raise InputError("scenarios need scikit-learn, which is not installed: pip install 'siguard[eval]'")
         self.scenario = scenario
-        self.report = Report(scenario.name, scenario.seed, scenario.samples or 0, scenario.batch)
+        network = network_figures(scenario.network)
+        self.report = Report(
+            scenario.name, scenario.seed, scenario.samples or 0, scenario.batch, scenario.transport.kind, network
+        )
         self._stage = "loading the data"
         self._progress: Progress = silent
 
@@ -59,7 +63,8 @@ class ScenarioRun:
             experiment = prepare(self.scenario, self._enter)
         self._describe(experiment)
         with without_groups():
-            released = trio.run(self._guard, experiment)
+            clock = virtual_clock() if self.scenario.network.clock == "virtual" else None
+            released = trio.run(self._guard, experiment, clock=clock)
         with ctrl_c_is_not_swallowed(), one_thread():
             self._attack(experiment, released)
         return self.report
@@ -82,7 +87,7 @@ class ScenarioRun:
         report.accuracy = experiment.accuracy
         report.notes = [
             *experiment.notes,
-            "An experiment: debug_open recombined in this process what the servers had decided.",
+            *_notes(self.scenario),
             "Shadow rows of the adaptive attacks were guarded in float64 (siguard.reference), not under MPC.",
         ]
         if report.batch > report.samples:
@@ -92,9 +97,9 @@ class ScenarioRun:
     async def _guard(self, experiment: Experiment) -> dict[str, FloatArray]:
         """Release every row under every policy; returns the confidences by policy."""
         answers = {}
-        async with siguard.open_cluster(seed=self.scenario.seed, debug_open=True) as cluster:
+        async with open_deployed(self.scenario, experiment, self._enter) as ask:
             for policy, config in self.scenario.policies.items():
-                released = await self._release(cluster, experiment, policy, config)
+                released = await self._release(ask, len(experiment.logits), policy, config)
                 answers[policy] = released.all_confidences()
                 figures = policy_figures(answers["none"], released)  # the first policy of every scenario
                 expected = reference.guard(experiment.logits, experiment.defender, config)
@@ -103,20 +108,13 @@ class ScenarioRun:
                 self.report.warnings += complaints(policy, self.report.samples, figures, released)
         return answers
 
-    async def _release(
-        self, cluster: siguard.Cluster, experiment: Experiment, policy: str, config: GuardConfig
-    ) -> Released:
+    async def _release(self, ask: Ask, rows: int, policy: str, config: GuardConfig) -> Released:
         batch, stage = self.report.batch, f"guarding under MPC: {policy}"
-        starts = range(0, len(experiment.logits), batch)
+        starts = range(0, rows, batch)
         self._enter(stage, 0, len(starts))
         released = Released()
         for number, start in enumerate(starts, start=1):
-            part = slice(start, start + batch)
-            if experiment.features is not None and experiment.model is not None:
-                features = experiment.features[part]
-                result = await cluster.query(features, experiment.model, experiment.defender, config)
-            else:
-                result = await cluster.guard(experiment.logits[part], experiment.defender, config)
+            result = await ask(slice(start, start + batch), config)
             released.iterations = result.iterations
             released.confidences.append(result.confidences)
             if result.internals is not None and result.internals.accepted is not None:
@@ -161,3 +159,17 @@ class ScenarioRun:
                 f"This experiment lacks power: without a guard the adaptive attack (gb) has AUC {auc:.3f}, "
                 f"not above {LEAST_POWER}: there is no leak here that a guard could close."
             )
+
+
+def _notes(scenario: Scenario) -> list[str]:
+    """How the answers and their seconds came about."""
+    if scenario.transport.kind == "tcp":
+        return [
+            "The servers ran as three processes: nobody learned which rows were accepted.",
+            "Keys are fresh in every run over TCP: no seed repeats the answers, which differ in their last bits.",
+        ]
+    notes = ["An experiment: debug_open recombined in this process what the servers had decided."]
+    if scenario.network.clock == "virtual":
+        differ = "repeat with the seed" if scenario.network.costs == "table" else "differ from run to run"
+        notes.append(f"Seconds are virtual: network and work as computed, not as passed; they {differ}.")
+    return notes

@@ -10,9 +10,12 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
 
+from siguard.deploy.schema import SERVER_NAMES
+from siguard.deploy.schema import NetworkSection as ShapeSection
 from siguard.errors import InputError
 from siguard.guard.config import POLICIES
 from siguard.proofsim.claims import CORRUPTED_SETS, Corrupted
+from siguard.transport.profiles import Direction, NetworkProfile
 
 
 def _key(default: Any, meaning: str, allowed: str, **constraints: Any) -> Any:
@@ -67,6 +70,84 @@ class AttacksSection(_Section):
     shadows: int = _whole(4, 1, 16, "shadow models of the attacker, trained like the target (digits only)")
 
 
+class TransportSection(_Section):
+    """``[transport]``: where the three servers are."""
+
+    kind: Literal["memory", "tcp"] = _key(
+        "memory",
+        "where the servers run: all parties in this process, or three processes of this machine over sealed TCP",
+        "memory or tcp",
+    )
+
+
+#: Links that carry a query; the owner's and the test role's are as ``[network]`` says.
+_WAYS = tuple(
+    f"{sender}->{receiver}"
+    for sender in (*SERVER_NAMES, "user")
+    for receiver in (*SERVER_NAMES, "user")
+    if sender != receiver
+)
+
+
+def _way(name: str) -> str:
+    if name not in _WAYS:
+        raise ValueError(name)
+    return name
+
+
+class NetworkSection(ShapeSection):
+    """``[network]``: what messages meet on their way, and the clock by which seconds are counted."""
+
+    links: dict[Annotated[str, AfterValidator(_way)], ShapeSection] = Field(
+        default_factory=dict,
+        description="single directions that differ, each with keys as above; what one leaves out is as in "
+        "`[network]`, or as in its own profile if it names one (memory only)",
+        json_schema_extra={
+            "allowed": 'a table of directions, for example "S0->user" = { latency_ms = 60, mbit_per_s = 10 }',
+            "names": 'SENDER->RECEIVER in quotes, two of S0, S1, S2 and user: "S0->user"',
+        },
+    )
+    clock: Literal["wall", "virtual"] = _key(
+        "wall",
+        "seconds that really pass, or computed ones of parties side by side (memory only)",
+        "wall or virtual",
+    )
+    costs: Literal["table", "measured"] = _key(
+        "table",
+        "what local work takes in virtual time: by a stored table, the same in every run, or as measured here",
+        "table or measured; for the virtual clock only",
+    )
+    cores: int | None = _key(
+        None,
+        "how many parties compute at once, on one machine; each has a machine of its own when left out",
+        "a whole number from 1 to 64; for the virtual clock only",
+        ge=1,
+        le=64,
+    )
+
+    def shape(self) -> ShapeSection:
+        """What all links have in common, as a deployment file has it."""
+        return ShapeSection(**self._shape())
+
+    def as_profile(self) -> NetworkProfile | None:
+        """The network with its single directions; None leaves links as they are."""
+        everywhere = super().as_profile()
+        if not self.links:
+            return everywhere
+        links = {}
+        for way, own in self.links.items():
+            base = {} if "profile" in own.model_fields_set else self._shape()
+            profile = ShapeSection(**{**base, **own.model_dump(exclude_unset=True)}).as_profile()
+            sender, _, receiver = way.partition("->")
+            links[sender, receiver] = Direction() if profile is None else profile.default
+        return NetworkProfile(
+            f"{self.profile}, changed", Direction() if everywhere is None else everywhere.default, links
+        )
+
+    def _shape(self) -> dict[str, Any]:
+        return self.model_dump(include=set(ShapeSection.model_fields))
+
+
 class _Head(_Section):
     """What experiments and proofs have in common."""
 
@@ -89,6 +170,8 @@ class Sections(_Head):
     data: DataSection = Field(default_factory=DataSection)
     target: TargetSection = Field(default_factory=TargetSection)
     attacks: AttacksSection = Field(default_factory=AttacksSection)
+    transport: TransportSection = Field(default_factory=TransportSection)
+    network: NetworkSection = Field(default_factory=NetworkSection)
 
 
 def _policy(name: Any) -> Any:

@@ -11,8 +11,15 @@ import numpy as np
 import pytest
 
 from siguard.guard.reference import ReferenceResult
-from siguard.scenario.figures import Released, agreement, complaints, policy_figures
-from siguard.scenario.report import AttackFigures, PolicyFigures, Report
+from siguard.scenario.figures import Released, agreement, complaints, network_figures, policy_figures
+from siguard.scenario.report import (
+    AttackFigures,
+    DirectionFigures,
+    NetworkFigures,
+    PolicyFigures,
+    Report,
+)
+from siguard.scenario.schema import NetworkSection
 
 UNDEFENDED = np.array([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7]])
 
@@ -34,7 +41,7 @@ def test_policy_figures() -> None:
     assert figures.accepted == pytest.approx(2 / 3)
     assert figures.l1 == pytest.approx((0.2 + 0.4 + 0.0) / 3)
     assert (figures.rounds, figures.bytes_total, figures.messages) == (7, 1000, 12)
-    assert figures.seconds == 0.2
+    assert (figures.seconds, figures.seconds_min, figures.seconds_max) == (0.2, 0.1, 0.9)
     assert figures.iterations == 30
     assert policy_figures(UNDEFENDED, released(accepted=False)).accepted is None
 
@@ -62,6 +69,20 @@ def test_a_reader_is_told_of_changed_labels_and_of_costs_that_move() -> None:
     assert "batches of one size differ" in complaints("p", 3, policy_figures(UNDEFENDED, answers), answers)[1]
 
 
+def test_a_network_is_reported_with_the_values_of_its_profile() -> None:
+    assert network_figures(NetworkSection()) == NetworkFigures()
+    assert str(NetworkFigures()) == "unshaped; wall clock"
+    lan = network_figures(NetworkSection(profile="lan", clock="virtual"))
+    assert lan == NetworkFigures(0.2, 1000.0, 0.0, "lan", clock="virtual", costs="table")
+    assert str(lan) == "lan: 0.2 ms, 1000 Mbit/s; virtual clock (table)"
+    raw = {"profile": "wan", "jitter_ms": 3, "links": {"S0->user": {"mbit_per_s": 0.5}}}
+    own = network_figures(NetworkSection.model_validate(raw))
+    assert own == NetworkFigures(
+        20.0, 100.0, 3.0, "wan", {"S0->user": DirectionFigures(20.0, 0.5, 3.0)}, clock="wall", costs=None
+    )
+    assert "some directions differ" in str(own)
+
+
 def test_a_report_is_written_whole_and_as_plain_json(tmp_path: Path) -> None:
     report = Report("s", seed=3, samples=3, batch=2)
     report.guard["none"] = policy_figures(UNDEFENDED, released(accepted=False))
@@ -71,6 +92,17 @@ def test_a_report_is_written_whole_and_as_plain_json(tmp_path: Path) -> None:
     content = json.loads(file.read_text(encoding="utf-8"))
     assert content["schema"] == 1
     assert (content["scenario"], content["seed"], content["samples"], content["batch"]) == ("s", 3, 3, 2)
+    assert content["transport"] == "memory"
+    assert content["network"] == {
+        "profile": "none",
+        "latency_ms": 0.0,
+        "mbit_per_s": None,
+        "jitter_ms": 0.0,
+        "links": {},
+        "clock": "wall",
+        "costs": None,
+        "cores": None,
+    }
     assert content["guard"]["none"]["accepted"] is None
     assert content["attacks"]["none"]["nn"] == {"balanced_accuracy": 0.5, "auc": None, "tpr_at_1pct_fpr": 0.0}
     assert content["partial"] is False
@@ -80,19 +112,33 @@ def test_a_report_is_written_whole_and_as_plain_json(tmp_path: Path) -> None:
 def test_tables_hold_every_policy_and_attack_and_fit_a_terminal() -> None:
     from rich.console import Console
 
-    report = Report("s", seed=3, samples=3, batch=2)
+    network = NetworkFigures(20.0, 100.0, 1.5, "wan", clock="virtual", costs="measured", cores=2)
+    report = Report("s", seed=3, samples=3, batch=2, network=network)
     for policy in ("none", "linesearch"):
-        report.guard[policy] = PolicyFigures(1.0, None, 0.1234, 1500, 345_678_901, 12_345, 1.25, 30)
+        report.guard[policy] = PolicyFigures(1.0, None, 0.1234, 1500, 345_678_901, 12_345, 101.25, 99.5, 103.75, 30)
         report.attacks[policy] = {
             name: AttackFigures(0.512, 0.634, 0.01)
             for name in ("nn", "gb", "confidence", "modified_entropy", "correctness")
         }
+    report.guard["label"] = PolicyFigures(1.0, 0.5, 0.1234, 1500, 345_678_901, 12_345, 0.05, 0.04321, 0.9994, 30)
     del report.attacks["linesearch"]["nn"]
     console = Console(width=80, record=True, file=io.StringIO())
     for table in report.tables():
         console.print(table)
     text = console.export_text()
-    for part in ("none", "linesearch", "345.68", "12345", "1.25", "0.123", "0.512/0.634", "correctness"):
+    for part in (
+        "none",
+        "linesearch",
+        "345.68",
+        "12345",
+        "101",
+        "99.5-104",
+        "0.043-0.999",
+        "0.123",
+        "0.512/0.634",
+        "correctness",
+    ):
         assert part in text
     assert "…" not in text
+    assert "in memory; wan: 20 + 1.5 ms, 100 Mbit/s; virtual clock (measured, 2 cores)" in " ".join(text.split())
     assert Report("s", seed=3, samples=3, batch=2).tables() == []

@@ -12,6 +12,7 @@ from siguard.guard.config import GuardConfig
 from siguard.scenario.load import Scenario, load_scenario
 from siguard.scenario.overrides import parse_overrides
 from siguard.scenario.proof import load_any
+from siguard.transport.profiles import WAN, Direction, NetworkProfile
 
 ROOT = Path(__file__).resolve().parents[2]
 
@@ -39,6 +40,43 @@ def test_an_empty_file_has_a_default_for_everything(tmp_path: Path) -> None:
         "siguard": GuardConfig(policy="siguard"),
         "linesearch": GuardConfig(policy="linesearch"),
     }
+    assert scenario.transport.kind == "memory"
+    assert scenario.network.as_profile() is None
+    assert (scenario.network.clock, scenario.network.costs, scenario.network.cores) == ("wall", "table", None)
+
+
+def test_a_network_is_a_profile_with_values_of_its_own(tmp_path: Path) -> None:
+    assert load(tmp_path, '[network]\nprofile = "wan"').network.as_profile() == WAN
+    changed = load(tmp_path, '[network]\nprofile = "wan"\nlatency_ms = 5').network.as_profile()
+    assert changed is not None
+    assert changed.default == Direction(5e-3, 100e6)
+    custom = load(tmp_path, "[network]\nlatency_ms = 5\njitter_ms = 1.5").network
+    assert custom.as_profile() == NetworkProfile("none, changed", Direction(5e-3, None, 1.5e-3))
+    assert custom.shape().as_profile() == custom.as_profile()
+
+
+def test_a_single_direction_takes_what_it_leaves_out_from_the_network_or_from_its_own_profile(
+    tmp_path: Path,
+) -> None:
+    text = """
+    [network]
+    profile = "wan"
+    jitter_ms = 2
+    [network.links]
+    "user->S0" = { latency_ms = 60 }
+    "S0->user" = { profile = "lan", latency_ms = 1 }
+    "S1->S2" = { profile = "none" }
+    """
+    profile = load(tmp_path, text).network.as_profile()
+    assert profile is not None
+    assert profile.direction("user", "S0") == Direction(60e-3, 100e6, 2e-3)
+    assert profile.direction("S0", "user") == Direction(1e-3, 1e9)
+    assert profile.direction("S1", "S2") == Direction()
+    assert profile.direction("S2", "S1") == Direction(20e-3, 100e6, 2e-3)
+    assert load(tmp_path, text).network.shape().as_profile() == NetworkProfile("wan, changed", profile.default)
+    alone = load(tmp_path, "", {"network.links.S0->S1.latency_ms": 7}).network.as_profile()
+    assert alone is not None
+    assert (alone.default, alone.direction("S0", "S1")) == (Direction(), Direction(7e-3))
 
 
 @pytest.mark.parametrize("file", sorted((ROOT / "scenarios").glob("*.toml")), ids=lambda file: file.stem)
@@ -130,6 +168,41 @@ def test_a_path_counts_from_the_file_and_an_overriding_one_from_the_working_dire
             ["guard.siguard", "not in guard.policies"],
         ),
         ("seed = = 3", ["not valid TOML", "line 1"]),
+        ('[transport]\nkind = "udp"', ['transport.kind: found "udp"', "memory or tcp"]),
+        ('[network]\nprofile = "moon"', ['network.profile: found "moon"', '"lan", "wan" or "none"']),
+        ("[network]\nlatency_ms = -1", ["network.latency_ms: found -1", "0 to 60000"]),
+        ("[network]\nlatency = 1", ["network.latency: unknown key", "did you mean 'latency_ms'?"]),
+        ('[network]\nclock = "sun"', ['network.clock: found "sun"', "wall or virtual"]),
+        (
+            '[network]\nclock = "virtual"\ncosts = "free"',
+            ['network.costs: found "free"', "table or measured"],
+        ),
+        ('[network]\nclock = "virtual"\ncores = 0', ["network.cores: found 0", "a whole number from 1 to 64"]),
+        ("[network]\ncores = 2", ['network.cores: network.clock = "wall" has no use for it', "leave it out"]),
+        ('[network]\ncosts = "table"', ['network.costs: network.clock = "wall" has no use for it']),
+        ("[network]\nlinks = 3", ["network.links: found 3", 'a table of directions, for example "S0->user"']),
+        (
+            '[network.links]\n"S0->S0" = {}',
+            ['network.links."S0->S0": found "S0->S0"', "SENDER->RECEIVER in quotes"],
+        ),
+        ('[network.links]\n"user->owner" = {}', ['found "user->owner"', "two of S0, S1, S2 and user"]),
+        ('[network.links]\n"S0->user" = 3', ['network.links."S0->user": found 3', "a table"]),
+        (
+            '[network.links]\n"S0->user" = { mbit_per_s = 0 }',
+            ['network.links."S0->user".mbit_per_s: found 0', "0.001 to 1000000"],
+        ),
+        (
+            '[transport]\nkind = "tcp"\n[network]\nclock = "virtual"',
+            ['network.clock: found "virtual"', 'transport.kind = "tcp"', 'clock = "wall"', 'kind = "memory"'],
+        ),
+        (
+            '[transport]\nkind = "tcp"\n[network.links]\n"S0->user" = {}',
+            ['network.links: transport.kind = "tcp" has one network', 'transport.kind = "memory"'],
+        ),
+        (
+            '[transport]\nkind = "tcp"\n[data]\nkind = "npz"\npath = "x"',
+            ['transport.kind: found "tcp"', 'data.kind = "npz" has logits', 'kind = "memory"', '"digits"'],
+        ),
     ],
 )
 def test_a_wrong_file_is_told_key_found_and_allowed(tmp_path: Path, text: str, parts: list[str]) -> None:
