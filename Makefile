@@ -13,7 +13,7 @@ PYTHON    ?= $(shell for need in 'ensurepip, venv' sys; do \
                    && echo $$p && exit; \
                done; done)
 
-.PHONY: help demo test bench prove-full browser-test clean install
+.PHONY: help demo test bench prove-full browser-test chaos soak fuzz clean install
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -23,6 +23,9 @@ help:
 	@echo 'make prove-full    install, then the whole proof campaign, with runs/prove/report.html'
 	@echo 'make bench         install, then measure seconds, rounds and bytes of each policy'
 	@echo 'make browser-test  install, chromium too (Debian, as root), then test the report page in it'
+	@echo 'make chaos         install, then kill, stop and cut three server processes, 100 kills and more'
+	@echo 'make soak          install, then 200 sessions at once and 10,000 in all: does anything grow?'
+	@echo 'make fuzz          install, then five minutes of wrong bytes for everything that reads bytes'
 	@echo 'make clean         remove $(VENV), caches and build output (reports in runs/ stay)'
 
 demo: install
@@ -48,6 +51,16 @@ browser-test: install
 	    echo 'cure:  apt install chromium (Debian; as root), or put another Chromium on the PATH under that name.' >&2; \
 	    exit 1; }
 	$(BIN)/pytest tests/browser
+
+# Campaigns: minutes each, with real processes and signals (Linux); each prints its seed, and exits 1 on a failure.
+chaos: install
+	$(BIN)/python tests/campaigns/chaos.py --kills 100
+
+soak: install
+	$(BIN)/python tests/campaigns/soak.py --sessions 10000 --burst 200
+
+fuzz: install
+	$(BIN)/python tests/campaigns/fuzz.py --minutes 5
 
 install: $(INSTALLED)
 

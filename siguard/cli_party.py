@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+import warnings
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -26,6 +27,9 @@ Key = Annotated[
     Path | None, typer.Option(help="The key file.", show_default="keys/NAME.key beside the deployment file")
 ]
 _DEFAULT_CONFIG = Path("deployment.toml")
+#: A server that has ended its last session is linked this much longer: the others are a step behind, and a client
+#: asks what the session has cost.
+_PARTING_SECONDS = 0.5
 
 
 def party(
@@ -53,6 +57,7 @@ def party(
         configure_logs(log or sys.stderr, level)
 
         async def serve() -> None:
+            from siguard.actors.naming import client_of
             from siguard.deploy.party import open_party
             from siguard.transport.dial import listener_from_fd
 
@@ -69,6 +74,8 @@ def party(
                         nursery.start_soon(stop_at_once)
                         with trio.move_on_after(drain):
                             await server.drain()
+                            if any(client_of(peer) != peer for peer in server.status()["links"]):
+                                await trio.sleep(_PARTING_SECONDS)
                         nursery.cancel_scope.cancel()
 
         _run(serve)
@@ -237,13 +244,16 @@ def _read_rows(file: Path) -> npt.NDArray[Any]:
             with file.open("rb") as stream:
                 rows = np.load(stream, allow_pickle=False)
         else:
-            with file.open(encoding="utf-8") as stream:
+            with file.open(encoding="utf-8") as stream, warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # of a file without content: it gets an error below
                 rows = np.loadtxt(stream, delimiter=",", ndmin=2)
+        if not isinstance(rows, np.ndarray) or rows.dtype.kind not in "iufb" or rows.size == 0:
+            raise ValueError
     except FileNotFoundError:
         raise InputError(f"{file}: no such file") from None
     except OSError as error:
         raise InputError(f"{file}: cannot be read ({error.strerror or 'not an .npy file'})") from None
-    except ValueError:
+    except (ValueError, EOFError):
         raise InputError(f"{file}: not rows of numbers; expected .npy, or CSV without a heading") from None
     return np.atleast_2d(rows)
 

@@ -57,8 +57,10 @@ def read_toml(where: Where, expected: str) -> dict[str, Any]:
         raise where.kind(f"{file}: cannot be read ({error.strerror})") from None
     try:
         return tomllib.loads(text)
-    except tomllib.TOMLDecodeError as error:
+    except ValueError as error:  # also a number of more digits than Python converts
         raise where.kind(f"{file}: not valid TOML: {error}") from None
+    except RecursionError:
+        raise where.kind(f"{file}: not valid TOML: nested too deeply") from None
 
 
 def found_allowed(found: object, allowed: str) -> str:

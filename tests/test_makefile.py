@@ -52,5 +52,5 @@ def test_no_python_gets_the_cure(tmp_path: Path, python: str) -> None:
 
 def test_help_names_every_target() -> None:
     told = subprocess.run(["make", "-C", str(ROOT), "help"], capture_output=True, text=True, check=True).stdout
-    for target in ("demo", "test", "bench", "clean"):
+    for target in ("demo", "test", "bench", "chaos", "soak", "fuzz", "clean"):
         assert f"make {target} " in told

@@ -8,38 +8,23 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
+from functools import partial
 
 import trio
 
-from siguard.actors.messages import Abort, abort_for, error_from
-from siguard.actors.session import DEFAULT_DEADLINE, Mailbox, Outbox
+from siguard.actors.blame import Note
+from siguard.actors.ledger import Ledger
+from siguard.actors.mailbox import DEFAULT_DEADLINE, Mailbox
+from siguard.actors.messages import Abort, abort_for, error_from, from_payload, to_payload
+from siguard.actors.session import SERVERS, Outbox
 from siguard.actors.virtual import WORKING_FOR, Meter
 from siguard.errors import PartyFailedError, ProtocolError, SiguardError
-from siguard.transport.accountant import Traffic
 from siguard.transport.frame import Frame, Kind, decode_frame
 from siguard.transport.link import Link, LinkBrokenError, LinkClosedError
 
 #: Ended sessions that are remembered, so that late frames do not open them again.
 _REMEMBERED = 4096
-#: Sessions whose traffic is kept until somebody takes it.
-_ACCOUNTS = 4096
-
-
-class Ledger:
-    """Traffic of the latest sessions of this process, filled by the senders' codecs."""
-
-    def __init__(self) -> None:
-        self._sessions: dict[bytes, Traffic] = {}
-
-    def traffic(self, session: bytes) -> Traffic:
-        """The counts of a session."""
-        while len(self._sessions) >= _ACCOUNTS and session not in self._sessions:
-            del self._sessions[next(iter(self._sessions))]
-        return self._sessions.setdefault(session, Traffic())
-
-    def take(self, session: bytes) -> Traffic:
-        """The counts of an ended session, which is then forgotten."""
-        return self._sessions.pop(session, Traffic())
 
 
 class Actor:
@@ -176,6 +161,8 @@ class Actor:
             return
         if frame.kind is Kind.ABORT:
             self._on_abort(session, error_from(Abort.decode(frame.payload), session))
+        elif frame.kind is Kind.WAIT:
+            self._on_wait(peer, frame)
         elif frame.kind in (Kind.START, Kind.GRANT, Kind.ASK):
             self._on_start(peer, frame)
         else:
@@ -191,6 +178,27 @@ class Actor:
         """A party gave the session up.  A client may only be about to wait for it, so it is kept until then."""
         self.mailbox(session).fail(error, told=True)
 
+    def _on_wait(self, peer: str, frame: Frame) -> None:
+        """Another server waits: tell it, once, for whom this one does."""
+        mailbox = self._mailboxes.get(frame.session)
+        if mailbox is None or not mailbox.needs(peer):
+            return
+        first = peer not in mailbox.notes
+        mailbox.notes[peer] = Note.from_values(from_payload(frame.payload))
+        if first and self.nursery is not None:
+            self.nursery.start_soon(self._send_note, mailbox, peer)
+
+    async def _tell_waiting(self, mailbox: Mailbox, awaited: str) -> None:
+        for peer in sorted(mailbox.members or (), key=lambda peer: peer == awaited):
+            if peer in SERVERS and peer in self._links:
+                await self._send_note(mailbox, peer)
+
+    async def _send_note(self, mailbox: Mailbox, peer: str) -> None:
+        """Best effort: it is for an error message."""
+        outbox = Outbox(mailbox, self._links, self.ledger.traffic(mailbox.session))
+        with suppress(SiguardError):
+            await outbox.send(peer, Kind.WAIT, "wait", 0, to_payload(list(mailbox.note())))
+
     # Sessions ---------------------------------------------------------------------------------------------
 
     def mailbox(self, session: bytes) -> Mailbox:
@@ -204,7 +212,9 @@ class Actor:
             for other, mailbox in list(self._mailboxes.items()):
                 if mailbox.members is None and now - mailbox.opened > self.deadline:
                     self._forget(other)
-            self._mailboxes[session] = Mailbox(session, self.name, self.deadline, self.meter)
+            mailbox = Mailbox(session, self.name, self.deadline, self.meter)
+            mailbox.tell_waiting = partial(self._tell_waiting, mailbox)
+            self._mailboxes[session] = mailbox
         return self._mailboxes[session]
 
     def outbox(self, session: bytes) -> Outbox:
@@ -282,7 +292,8 @@ class Actor:
         payload = abort_for(error, self.name).encode()
         with trio.move_on_after(1) as scope:
             scope.shield = True
-            for peer in peers:
+            # Last of all the one at whom it began: perhaps it takes nothing any more.
+            for peer in sorted(peers, key=lambda peer: peer == error.party):
                 if peer in self._links:
                     try:
                         await outbox.send(peer, Kind.ABORT, "abort", 0, payload)

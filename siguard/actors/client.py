@@ -11,10 +11,12 @@ import numpy.typing as npt
 import trio
 from nacl.signing import SigningKey
 
-from siguard.actors.actor import Actor, Ledger
+from siguard.actors.actor import Actor
+from siguard.actors.ledger import Ledger
+from siguard.actors.mailbox import DEFAULT_DEADLINE
 from siguard.actors.messages import Ask, Grant, Load, Request, from_payload, grant_bytes
 from siguard.actors.server import LOAD_DEALER, OWNER
-from siguard.actors.session import DEFAULT_DEADLINE, SERVERS, check_payload, client_pair, pair_name, roles_for
+from siguard.actors.session import SERVERS, check_payload, client_pair, pair_name, roles_for
 from siguard.errors import DeadlineError, ProtocolError
 from siguard.guard.config import GuardConfig
 from siguard.mpc.io import mask_input, open_answer
@@ -137,6 +139,7 @@ class Client(Actor):
     async def inquire(self, server: str, what: str, about: bytes = b"") -> Any:
         """A server's answer to a public question (`siguard.actors.inquiries`), as plain values."""
         session = fresh_key(None)[:SESSION_BYTES]
+        self._expect_no_computation(session)
         reply: Any = None
 
         async def body() -> None:
@@ -149,6 +152,10 @@ class Client(Actor):
         if error is not None:
             raise error
         return reply
+
+    def _expect_no_computation(self, session: bytes) -> None:
+        """Wait no longer than a server does: nobody computes in this session, and no server tells of another."""
+        self.mailbox(session).deadline = self.deadline / _ANSWER_PATIENCE
 
     async def submit(self, session: bytes, request: Request, value: RingArray) -> None:
         """The test role upstream: share logits for a session whose answer goes to the user."""
@@ -208,6 +215,7 @@ class ModelOwner(Client):
             await self.mailbox(session).take(server, "done")
 
     async def _raise(self, session: bytes, body: Callable[[], Awaitable[None]]) -> None:
+        self._expect_no_computation(session)
         error = await self.within_session(session, SERVERS, body)
         if error is not None:
             raise error

@@ -12,17 +12,17 @@ import numpy as np
 import numpy.typing as npt
 import trio
 
-from siguard.actors.actor import Ledger
 from siguard.actors.blas import single_threaded_blas
 from siguard.actors.client import Answer
 from siguard.actors.debug import DebugProbe, Internals
 from siguard.actors.deployment import Deployment, LinkWrapper
 from siguard.actors.encoding import Encoding, encoded
+from siguard.actors.ledger import Ledger
 from siguard.actors.limits import check_memory
+from siguard.actors.mailbox import DEFAULT_DEADLINE
 from siguard.actors.messages import Load, Request
 from siguard.actors.naming import SessionNames
 from siguard.actors.server import USER
-from siguard.actors.session import DEFAULT_DEADLINE
 from siguard.actors.timing import VirtualTime, metered
 from siguard.errors import InputError, PolicyError, SiguardError
 from siguard.guard.config import GuardConfig

@@ -13,17 +13,8 @@ import trio
 
 from siguard.actors.blas import single_threaded_blas
 from siguard.actors.compute import ComputeDoor
-from siguard.actors.session import (
-    DEFAULT_DEADLINE,
-    SERVERS,
-    Mailbox,
-    Outbox,
-    Probe,
-    ServerSession,
-    client_pair,
-    pair_name,
-    roles_for,
-)
+from siguard.actors.mailbox import DEFAULT_DEADLINE, Mailbox
+from siguard.actors.session import SERVERS, Outbox, Probe, ServerSession, client_pair, pair_name, roles_for
 from siguard.mpc.io import mask_input, open_answer
 from siguard.mpc.party import Party
 from siguard.prf import PairwiseRandomness, RandomnessFactory, RandomnessSource, derive_key

@@ -12,22 +12,16 @@ import numpy as np
 import trio
 from nacl.signing import VerifyKey
 
-from siguard.actors.actor import Actor, Ledger
+from siguard.actors.actor import Actor
 from siguard.actors.compute import ComputeDoor
 from siguard.actors.holdings import Holdings
 from siguard.actors.inquiries import reply_to
+from siguard.actors.ledger import Ledger
 from siguard.actors.limits import check_memory
+from siguard.actors.mailbox import DEFAULT_DEADLINE
 from siguard.actors.messages import Ask, Grant, Load, Request, to_payload
 from siguard.actors.naming import client_of
-from siguard.actors.session import (
-    DEFAULT_DEADLINE,
-    SERVERS,
-    Probe,
-    ServerSession,
-    client_pair,
-    pair_name,
-    roles_for,
-)
+from siguard.actors.session import SERVERS, Probe, ServerSession, client_pair, pair_name, roles_for
 from siguard.errors import InputError, PartyFailedError, PolicyError, ProtocolError, SiguardError
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import SharedDefender

@@ -9,9 +9,9 @@ from typing import Protocol, TypeVar
 import trio
 
 from siguard.actors.compute import ComputeDoor
-from siguard.actors.virtual import Meter
-from siguard.actors.windows import SendWindows, TakenBytes
-from siguard.errors import DeadlineError, PartyFailedError, ProtocolError, SiguardError
+from siguard.actors.mailbox import Mailbox
+from siguard.actors.windows import TakenBytes
+from siguard.errors import DeadlineError, PartyFailedError, ProtocolError
 from siguard.mpc.party import DEALER
 from siguard.mpc.secret import Secret
 from siguard.prf import RandomnessSource
@@ -23,8 +23,6 @@ from siguard.transport.link import Link, LinkClosedError
 T = TypeVar("T")
 
 SERVERS = ("S0", "S1", "S2")
-#: Seconds that a party waits for one frame before it gives the session up.
-DEFAULT_DEADLINE = 60.0
 
 
 def roles_for(dealer: str) -> tuple[str, str, str]:
@@ -51,97 +49,8 @@ class Probe(Protocol):
         ...
 
 
-class Mailbox:
-    """Frames of one session, waited for by (sender, step).  Every wait has a deadline."""
-
-    def __init__(
-        self, session: bytes, party: str, deadline: float = DEFAULT_DEADLINE, meter: Meter | None = None
-    ) -> None:
-        self.session = session
-        #: Makes the party pay for its work, in virtual time.
-        self.meter = meter
-        self.party = party
-        self.deadline = deadline
-        #: Why the session ended, once it failed; and whether it was another party that said so.
-        self.failure: SiguardError | None = None
-        self.told = False
-        self.scope = trio.CancelScope()
-        self.opened = trio.current_time()
-        #: Whom this session needs; None while that is not known yet.
-        self.members: frozenset[str] | None = None
-        #: The step this party was last seen at, for errors.
-        self.last_step: str | None = None
-        #: Room for what this party deals.
-        self.windows = SendWindows()
-        self._arrived: dict[tuple[str, bytes], Frame] = {}
-        self._waiting: dict[tuple[str, bytes], trio.Event] = {}
-
-    def deliver(self, sender: str, frame: Frame) -> None:
-        """Put a frame where its step will look for it.  A second frame for one step fails the session."""
-        if frame.kind is Kind.CREDIT:
-            self.windows.give_back(sender, int(frame.payload.sum()))
-            return
-        key = (sender, frame.step)
-        if key in self._arrived:
-            self.fail(
-                ProtocolError(
-                    f"{sender} sent two frames for step {frame.step.hex()}",
-                    party=sender,
-                    session=self.session.hex(),
-                )
-            )
-            return
-        self._arrived[key] = frame
-        event = self._waiting.get(key)
-        if event is not None:
-            event.set()
-
-    def needs(self, peer: str) -> bool:
-        """Whether the loss of a peer ends this session."""
-        return self.members is None or peer in self.members
-
-    def fail(self, error: SiguardError, *, told: bool = False) -> None:
-        """End the session at this party with ``error``; the first one counts.
-
-        told: another party said so, and has told everybody else.
-        """
-        if self.failure is None:
-            error.step = error.step or self.last_step
-            self.failure, self.told = error, told
-            self.scope.cancel()
-
-    def patience(self, depth: int) -> float:
-        """How long the wait for a frame of this depth may take: the deadline, and up to a tenth more.
-
-        When one frame is lost, others soon wait for frames that depend on it, which lie deeper: they lose patience
-        later, and the first to speak is the one who misses the lost frame.
-        """
-        return self.deadline * (1 + 0.1 * depth / (depth + 1000))
-
-    async def take(self, sender: str, path: str, depth: int = 0) -> Frame:
-        """The frame of a step; raises `DeadlineError` naming the sender when it does not come in time."""
-        key = (sender, step_digest(path))
-        self.last_step = path
-        if key not in self._arrived:
-            event = self._waiting[key] = trio.Event()
-            try:
-                patience = self.patience(depth)
-                with trio.move_on_after(patience) as scope:
-                    await event.wait()
-            finally:
-                del self._waiting[key]
-            if scope.cancelled_caught:
-                raise DeadlineError(
-                    f"{self.party} waited {patience:.3g} s for a frame of {sender}",
-                    party=sender,
-                    session=self.session.hex(),
-                    step=path,
-                )
-        # A read frame is forgotten, so that memory does not grow; a late double of it is read by nobody.
-        frame = self._arrived.pop(key)
-        if self.meter is not None:
-            await self.meter.received(self.party, path, frame.size, f"{sender} {self.session.hex()}")
-        return frame
+#: Frames that are no step of a session.
+_BESIDE = (Kind.ABORT, Kind.CREDIT, Kind.WAIT)
 
 
 class Outbox:
@@ -160,7 +69,8 @@ class Outbox:
         dealt: the sender runs ahead of the receiver, and waits for room there (`siguard.actors.windows`).
         """
         box = self._mailbox
-        box.last_step = path
+        if kind not in _BESIDE:
+            box.last_step = path
         data = encode_frame(Frame(kind, box.session, step_digest(path), depth, payload))
         self._traffic.record(box.party, peer, path, len(data), depth)
         where = {"party": peer, "session": box.session.hex(), "step": path}

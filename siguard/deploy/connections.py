@@ -8,7 +8,8 @@ answer.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 
@@ -21,7 +22,7 @@ from siguard.deploy.file import DeploymentFile
 from siguard.deploy.hello import MAX_HELLO_BYTES, Hello, RefusedError, exchange_hellos
 from siguard.errors import ProtocolError
 from siguard.transport.dial import DialError, backoff, dial
-from siguard.transport.link import Link, LinkClosedError
+from siguard.transport.link import Data, Link, LinkClosedError
 from siguard.transport.profiles import NetworkProfile
 from siguard.transport.secure import SEAL_BYTES, Identity, seal
 from siguard.transport.shape import ShapedLink
@@ -31,8 +32,11 @@ from siguard.transport.tcp import TcpLink
 MAX_HANDSHAKE_BYTES = 1024
 #: Seconds that the other end has for the handshake and its hello.
 HANDSHAKE_SECONDS = 10.0
-#: Connections that may be in the handshake at once; more are closed unseen.
+#: Callers that may be in the handshake at once; one more, and the one that has taken longest is closed.
 MOST_UNKNOWN = 64
+
+#: A link that is lost within this many seconds counts as an attempt that failed: the other end takes no part.
+BRIEF_SECONDS = 1.0
 
 #: Seconds for telling the other end that a link is closed.
 _GOODBYE_SECONDS = 1.0
@@ -48,6 +52,36 @@ class Exported:
     """A secret that both ends of a sealed link know, and nobody else; None where nothing is sealed."""
 
     key: bytes | None = field(repr=False)
+
+
+class BoundedLink:
+    """A link that refuses what the other end would not take, and break the connection for: all would lose it."""
+
+    def __init__(self, link: Link, most: int) -> None:
+        self.peer = link.peer
+        self.link = link
+        self._most = most
+
+    async def send(self, data: bytes) -> None:
+        """As `Link.send`; raises `ProtocolError` for more than ``most`` bytes."""
+        if len(data) > self._most:
+            raise ProtocolError(
+                f"a frame of {len(data)} bytes; limits.frame_bytes is {self._most}: ask for fewer rows at once, "
+                "or raise it in the deployment file of every host"
+            )
+        await self.link.send(data)
+
+    async def send_eof(self) -> None:
+        """As `Link.send_eof`."""
+        await self.link.send_eof()
+
+    async def receive(self) -> Data:
+        """As `Link.receive`."""
+        return await self.link.receive()
+
+    async def aclose(self) -> None:
+        """As `Link.aclose`."""
+        await self.link.aclose()
 
 
 @dataclass
@@ -67,7 +101,7 @@ class Connections:
     profile: NetworkProfile | None = None
     wrap_link: LinkWrapper | None = None
     problems: dict[str, str] = field(default_factory=dict)
-    _unknown: int = 0
+    _unknown: dict[trio.CancelScope, None] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._known = self.deployment.known()
@@ -87,7 +121,8 @@ class Connections:
         """Connect to a server, again and again, as long as this task lives."""
         while True:
             for wait in backoff():
-                if await self._dial(server):
+                started = trio.current_time()
+                if await self._dial(server) and trio.current_time() - started >= BRIEF_SECONDS:
                     break
                 await trio.sleep(wait)
 
@@ -109,10 +144,14 @@ class Connections:
     # Accepting --------------------------------------------------------------------------------------------
 
     async def accept(self, stream: trio.SocketStream) -> None:
-        """Serve one accepted connection until it ends; for `trio.serve_listeners`."""
-        if self._unknown >= MOST_UNKNOWN:
-            stream.socket.close()
-            return
+        """Serve one accepted connection until it ends; for `trio.serve_listeners`.
+
+        A party is known within moments, so that whoever only holds connections open keeps no party out.
+        """
+        if len(self._unknown) >= MOST_UNKNOWN:
+            longest = next(iter(self._unknown))
+            del self._unknown[longest]
+            longest.cancel()
         await self._use(stream, partial(self._identify, initiator=False, expect=None), None)
 
     # Both -------------------------------------------------------------------------------------------------
@@ -126,11 +165,10 @@ class Connections:
         async with trio.open_nursery() as nursery:
             tcp = TcpLink(stream, dialled or "a caller", nursery, limit=MAX_HANDSHAKE_BYTES)
             try:
-                self._unknown += 1
-                try:
+                with self._counted(dialled):
                     link = await identify(tcp)
-                finally:
-                    self._unknown -= 1
+                if link is None:
+                    raise LinkClosedError("too many callers in the handshake at once")
                 link = self._dressed(link, nursery)
                 self.actor.attach(link)
                 used = True
@@ -155,6 +193,17 @@ class Connections:
                 nursery.cancel_scope.cancel()
         return used
 
+    @contextmanager
+    def _counted(self, dialled: str | None) -> Iterator[None]:
+        """Count a caller as unknown inside the block, which ends when others need the room."""
+        with trio.CancelScope() as scope:
+            if dialled is None:
+                self._unknown[scope] = None
+            try:
+                yield
+            finally:
+                self._unknown.pop(scope, None)
+
     async def _identify(self, tcp: TcpLink, *, initiator: bool, expect: str | None) -> Link:
         """Seal the connection and exchange hellos; the link that comes back has its peer's full name."""
         link: Link
@@ -175,6 +224,7 @@ class Connections:
         if self.profile is not None:
             direction = self.profile.direction(self.identity.name, client_of(link.peer))
             link = ShapedLink(link, direction, nursery)
+        link = BoundedLink(link, self.deployment.limits.frame_bytes)
         return link if self.wrap_link is None else self.wrap_link(link, self.actor.name)
 
 

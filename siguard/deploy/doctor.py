@@ -5,19 +5,20 @@ It connects as a client, the way a query would, and asks each server about its l
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any
 
 import trio
 
-from siguard.actors.actor import Ledger
 from siguard.actors.client import Client
 from siguard.actors.inquiries import STATUS
+from siguard.actors.ledger import Ledger
 from siguard.actors.session import SERVERS
 from siguard.deploy.client import linked_client
 from siguard.deploy.file import DeploymentFile
 from siguard.deploy.hello import ClientKeys
-from siguard.errors import SiguardError
+from siguard.errors import PartyFailedError, SiguardError
 from siguard.transport.secure import Identity
 
 #: Seconds in which all servers must be reached.
@@ -40,17 +41,17 @@ async def examine(deployment: DeploymentFile, identity: Identity, patience: floa
     client = Client(keys.name, {}, Ledger(), keys.held, deployment.limits.deadline)
     findings = []
     async with linked_client(client, keys, deployment, identity, None) as connections:
-        with trio.move_on_after(patience):
+        # Gives up by itself after limits.connect seconds.
+        with trio.move_on_after(patience), suppress(PartyFailedError):
             await client.linked(SERVERS)
         for server in SERVERS:
             address = deployment.servers[server].address
+            not_known = [
+                Finding(server, other, False, f"not known: {server} cannot be asked") for other in _before(server)
+            ]
             if not client.has_link(server):
                 reason = connections.problems.get(server, f"no answer in {patience:g} s")
-                findings.append(Finding(identity.name, server, False, f"{address}: {reason}"))
-                findings += [
-                    Finding(server, other, False, f"not known: {server} cannot be asked")
-                    for other in _before(server)
-                ]
+                findings += [Finding(identity.name, server, False, f"{address}: {reason}"), *not_known]
                 continue
             try:
                 with trio.fail_after(patience):
@@ -59,7 +60,8 @@ async def examine(deployment: DeploymentFile, identity: Identity, patience: floa
                     milliseconds = 1e3 * (trio.current_time() - started)
             except (SiguardError, trio.TooSlowError) as error:
                 reason = str(error) if isinstance(error, SiguardError) else f"no answer in {patience:g} s"
-                findings.append(Finding(identity.name, server, False, f"{address}: connected, but {reason}"))
+                text = f"{address}: connected, but {reason}"
+                findings += [Finding(identity.name, server, False, text), *not_known]
                 continue
             load = f"{status['networks']} networks, {status['sessions']} sessions"
             draining = ", shutting down" if status["draining"] else ""

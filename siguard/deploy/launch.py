@@ -88,12 +88,17 @@ class Processes:
 
     async def watch(self) -> None:
         """Raise `PartyFailedError` when a server ends by itself."""
+        ended: dict[str, int] = {}
+
+        async def wait(server: str) -> None:
+            ended[server] = await self.wait(server)
+            nursery.cancel_scope.cancel()
+
         async with trio.open_nursery() as nursery:
             for server in SERVERS:
-                nursery.start_soon(self._watch, server)
-
-    async def _watch(self, server: str) -> None:
-        status = await self.wait(server)
+                nursery.start_soon(wait, server)
+        # Raised outside the nursery, which would wrap it in a group.
+        server, status = next(iter(ended.items()))
         raise PartyFailedError(
             f"{server} ended with status {status}; the end of its log:\n{self.end_of_log(server)}", party=server
         )

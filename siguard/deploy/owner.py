@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
-from siguard.actors.actor import Ledger
 from siguard.actors.client import ModelOwner
 from siguard.actors.encoding import encoded
+from siguard.actors.ledger import Ledger
 from siguard.actors.messages import Load
 from siguard.actors.naming import SessionNames
 from siguard.deploy.client import linked_client

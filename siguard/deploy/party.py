@@ -9,7 +9,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from siguard.actors.actor import Ledger
+from siguard.actors.ledger import Ledger
 from siguard.actors.naming import instance_name
 from siguard.actors.server import OWNER, Server
 from siguard.actors.session import SERVERS, pair_name

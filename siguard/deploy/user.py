@@ -15,13 +15,14 @@ from functools import partial
 from typing import Any
 
 import numpy.typing as npt
+import structlog
 import trio
 from nacl.exceptions import BadSignatureError
 
-from siguard.actors.actor import Ledger
 from siguard.actors.client import Client
 from siguard.actors.cluster import GuardResult
 from siguard.actors.inquiries import OFFERS, TRAFFIC
+from siguard.actors.ledger import Ledger
 from siguard.actors.limits import check_memory
 from siguard.actors.messages import Offer, Request, read_grant
 from siguard.actors.naming import SessionNames
@@ -66,6 +67,7 @@ class User:
         self._ledger = client.ledger
         self._sessions = SessionNames(None)
         self._first_turn = secrets.randbelow(len(SERVERS))
+        self._log = structlog.get_logger("siguard").bind(party=client.name)
         #: Why there is no link to a server, by server.
         self.problems = connections.problems
 
@@ -94,9 +96,9 @@ class User:
 
         config: a signed configuration or the name of its policy; may be left out where one policy is signed.
         model: the owner's label; may be left out where there is one model.  service: instead of both, from
-        `services`. After the answer the servers are asked what they sent, so that ``result.traffic`` is that of
-        all parties. Raises `InputError`, `PolicyError` before anything is shared, `ProtocolError` when a party
-        fails.
+        `services`.  After the answer the servers are asked what they sent, so that ``result.traffic`` is that of
+        all parties, but for a server that has gone since.  Raises `InputError`, `PolicyError` before anything is
+        shared, `ProtocolError` when a party fails.
         """
         if service is None:
             service = _choose(await self.services(), config, model)
@@ -120,13 +122,23 @@ class User:
         finally:
             traffic = self._ledger.take(session)
         seconds = trio.current_time() - started
-        for counts in await self._ask_all(TRAFFIC, session):
-            traffic.merge(Traffic.from_plain(counts))
+        for told in await side_by_side(*(partial(self._traffic, server, session) for server in SERVERS)):
+            traffic.merge(told)
         return GuardResult(answer.confidences, seconds, service.config.iterations, traffic)
 
-    async def _ask_all(self, what: str, about: bytes = b"") -> list[Any]:
+    async def _traffic(self, server: str, session: bytes) -> Traffic:
+        """What a server sent in an ended session; nothing where it cannot tell: the answer is not lost for that."""
         try:
-            return await side_by_side(*(partial(self._client.inquire, server, what, about) for server in SERVERS))
+            if self._client.has_link(server):
+                return Traffic.from_plain(await self._client.inquire(server, TRAFFIC, session))
+        except (ProtocolError, ValueError):
+            pass
+        self._log.warning("traffic not known", peer=server, session=session.hex())
+        return Traffic()
+
+    async def _ask_all(self, what: str) -> list[Any]:
+        try:
+            return await side_by_side(*(partial(self._client.inquire, server, what) for server in SERVERS))
         except BaseExceptionGroup as group:
             error = next((leaf for leaf in leaves_of(group) if isinstance(leaf, SiguardError)), None)
             raise error or group from None

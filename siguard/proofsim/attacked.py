@@ -52,11 +52,11 @@ class Call(NamedTuple):
     overtakes: int = 0
 
     def lines(self, receivers: Iterable[str] | None = None) -> Counter[tuple[str, str, str, int]]:
-        """Sender, receiver, step and length of each frame but the news of a failure, counted."""
+        """Sender, receiver, step and length of each frame but the news of a failure and of who waits, counted."""
         return Counter(
             (one.sender, one.receiver, one.frame.step.hex(), len(one.data))
             for one in self.sent
-            if (receivers is None or one.receiver in receivers) and one.frame.kind is not Kind.ABORT
+            if (receivers is None or one.receiver in receivers) and one.frame.kind not in (Kind.ABORT, Kind.WAIT)
         )
 
 

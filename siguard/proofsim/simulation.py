@@ -19,7 +19,8 @@ import numpy as np
 
 from siguard.actors.compute import ComputeDoor
 from siguard.actors.local import local_keys, local_session
-from siguard.actors.session import SERVERS, Mailbox, Outbox, ServerSession, roles_for
+from siguard.actors.mailbox import Mailbox
+from siguard.actors.session import SERVERS, Outbox, ServerSession, roles_for
 from siguard.actors.windows import SendWindows
 from siguard.mpc.gate import CLIENT
 from siguard.mpc.party import Party

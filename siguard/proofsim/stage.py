@@ -15,9 +15,10 @@ import trio
 from nacl.bindings import crypto_sign_PUBLICKEYBYTES
 from nacl.signing import VerifyKey
 
-from siguard.actors.actor import Actor, Ledger
+from siguard.actors.actor import Actor
 from siguard.actors.blas import single_threaded_blas
 from siguard.actors.client import Client
+from siguard.actors.ledger import Ledger
 from siguard.actors.messages import Abort, Request, error_from
 from siguard.actors.server import OWNER, UPSTREAM, USER, Server, client_keys, server_keys
 from siguard.actors.session import SERVERS

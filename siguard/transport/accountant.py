@@ -71,7 +71,7 @@ class Traffic:
                 traffic.total.merge(count)
             for sender, receiver, *counts in links:
                 traffic._links[str(sender), str(receiver)] = Count(*map(int, counts))
-        except TypeError as error:
+        except (TypeError, OverflowError) as error:
             raise ValueError(f"not counts of traffic: {error}") from None
         return traffic
 

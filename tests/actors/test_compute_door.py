@@ -23,7 +23,7 @@ from fault_links import (
 
 from siguard import DeadlineError, open_cluster
 from siguard.actors.compute import THREAD_THRESHOLD, ComputeDoor
-from siguard.actors.session import Mailbox
+from siguard.actors.mailbox import Mailbox
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share
 from siguard.mpc.softmax import exp

@@ -11,7 +11,8 @@ import numpy.typing as npt
 import trio
 
 from siguard.actors.local import LocalRun, run_three
-from siguard.actors.session import Mailbox, Outbox, ServerSession, client_pair, pair_name, roles_for
+from siguard.actors.mailbox import Mailbox
+from siguard.actors.session import Outbox, ServerSession, client_pair, pair_name, roles_for
 from siguard.mpc.io import mask_input
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Opened, Share

@@ -16,7 +16,8 @@ from cryptography.hazmat.primitives.ciphers.modes import CTR
 
 from siguard import Defender, GuardConfig, Model, PartyFailedError, SiguardError, open_cluster
 from siguard.actors.actor import Actor
-from siguard.actors.session import SERVERS, Mailbox, Outbox
+from siguard.actors.mailbox import Mailbox
+from siguard.actors.session import SERVERS, Outbox
 from siguard.errors import FrameError, ProtocolError
 from siguard.proofsim.attacked import Attack, Case, attacked
 from siguard.proofsim.claims import Claim, Scope, failures

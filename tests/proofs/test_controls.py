@@ -18,7 +18,8 @@ import trio
 
 import siguard
 from siguard.actors.local import run_three
-from siguard.actors.session import Mailbox, roles_for
+from siguard.actors.mailbox import Mailbox
+from siguard.actors.session import roles_for
 from siguard.mpc.arithmetic import remask
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Share

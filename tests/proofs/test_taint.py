@@ -15,7 +15,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siguard import GuardConfig, SecretError, SiguardError
-from siguard.actors.session import Mailbox
+from siguard.actors.mailbox import Mailbox
 from siguard.guard.policy import POLICIES
 from siguard.guard.relative import label_one_hot
 from siguard.mpc.party import Party

@@ -13,8 +13,9 @@ import numpy as np
 import structlog
 import structlog.testing
 
+from siguard.actors.mailbox import Mailbox
 from siguard.actors.server import Server
-from siguard.actors.session import Mailbox, ServerSession
+from siguard.actors.session import ServerSession
 from siguard.mpc.compare import one_hot_ranks
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share
