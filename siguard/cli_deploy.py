@@ -54,8 +54,9 @@ def keygen(
 
 
 def _some(names: Sequence[str], config: Path, folder: Path, host: str | None, port: int, *, force: bool) -> None:
-    from siguard.deploy.keys import fingerprint, public_text
+    from siguard.deploy.keys import public_text
     from siguard.deploy.schema import SERVER_NAMES
+    from siguard.transport.identity import fingerprint
 
     tables = [_table(name) for name in names]
     servers = [name for name in names if name in SERVER_NAMES]

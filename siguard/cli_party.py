@@ -57,7 +57,6 @@ def party(
         configure_logs(log or sys.stderr, level)
 
         async def serve() -> None:
-            from siguard.actors.naming import client_of
             from siguard.deploy.party import open_party
             from siguard.transport.dial import listener_from_fd
 
@@ -74,7 +73,7 @@ def party(
                         nursery.start_soon(stop_at_once)
                         with trio.move_on_after(drain):
                             await server.drain()
-                            if any(client_of(peer) != peer for peer in server.status()["links"]):
+                            if server.has_clients:
                                 await trio.sleep(_PARTING_SECONDS)
                         nursery.cancel_scope.cancel()
 

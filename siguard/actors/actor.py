@@ -17,12 +17,15 @@ from siguard.actors.blame import Note
 from siguard.actors.ledger import Ledger
 from siguard.actors.mailbox import DEFAULT_DEADLINE, Mailbox
 from siguard.actors.messages import Abort, abort_for, error_from, from_payload, to_payload
+from siguard.actors.ping import pong
 from siguard.actors.session import SERVERS, Outbox
 from siguard.actors.virtual import WORKING_FOR, Meter
 from siguard.errors import PartyFailedError, ProtocolError, SiguardError
 from siguard.transport.frame import Frame, Kind, decode_frame
 from siguard.transport.link import Link, LinkBrokenError, LinkClosedError
 
+#: Sessions of which frames came before the request; more than that, and the oldest are forgotten.
+MOST_EARLY = 1024
 #: Ended sessions that are remembered, so that late frames do not open them again.
 _REMEMBERED = 4096
 
@@ -160,7 +163,10 @@ class Actor:
         if session in self._ended:
             return
         if frame.kind is Kind.ABORT:
-            self._on_abort(session, error_from(Abort.decode(frame.payload), session))
+            self._on_abort(peer, session, error_from(Abort.decode(frame.payload), session))
+        elif frame.kind is Kind.PING:
+            if self.nursery is not None:
+                self.nursery.start_soon(self._pong, peer, session)
         elif frame.kind is Kind.WAIT:
             self._on_wait(peer, frame)
         elif frame.kind in (Kind.START, Kind.GRANT, Kind.ASK):
@@ -174,7 +180,7 @@ class Actor:
             PartyFailedError(f"{self.name} takes no requests", party=peer, session=frame.session.hex())
         )
 
-    def _on_abort(self, session: bytes, error: SiguardError) -> None:
+    def _on_abort(self, peer: str, session: bytes, error: SiguardError) -> None:
         """A party gave the session up.  A client may only be about to wait for it, so it is kept until then."""
         self.mailbox(session).fail(error, told=True)
 
@@ -187,6 +193,10 @@ class Actor:
         mailbox.notes[peer] = Note.from_values(from_payload(frame.payload))
         if first and self.nursery is not None:
             self.nursery.start_soon(self._send_note, mailbox, peer)
+
+    async def _pong(self, peer: str, session: bytes) -> None:
+        with suppress(KeyError, LinkClosedError), trio.move_on_after(self.deadline):
+            await self._links[peer].send(pong(session))
 
     async def _tell_waiting(self, mailbox: Mailbox, awaited: str) -> None:
         for peer in sorted(mailbox.members or (), key=lambda peer: peer == awaited):
@@ -208,14 +218,19 @@ class Actor:
         a deadline has passed, as others are opened.
         """
         if session not in self._mailboxes:
-            now = trio.current_time()
-            for other, mailbox in list(self._mailboxes.items()):
-                if mailbox.members is None and now - mailbox.opened > self.deadline:
-                    self._forget(other)
+            self._drop_early()
             mailbox = Mailbox(session, self.name, self.deadline, self.meter)
             mailbox.tell_waiting = partial(self._tell_waiting, mailbox)
             self._mailboxes[session] = mailbox
         return self._mailboxes[session]
+
+    def _drop_early(self) -> None:
+        """Forget sessions whose request stays away, and the oldest of them where there are too many."""
+        early = [key for key, mailbox in self._mailboxes.items() if mailbox.members is None]
+        for number, session in enumerate(early):
+            late = trio.current_time() - self._mailboxes[session].opened > self.deadline
+            if late or number <= len(early) - MOST_EARLY:
+                self._forget(session)
 
     def outbox(self, session: bytes) -> Outbox:
         """Where this party's frames of a session go out and are counted."""
@@ -290,15 +305,22 @@ class Actor:
         """Abort the session at the others; best effort, bounded, and not stopped by a cancellation."""
         outbox = self.outbox(session)
         payload = abort_for(error, self.name).encode()
-        with trio.move_on_after(1) as scope:
-            scope.shield = True
-            # Last of all the one at whom it began: perhaps it takes nothing any more.
-            for peer in sorted(peers, key=lambda peer: peer == error.party):
-                if peer in self._links:
-                    try:
-                        await outbox.send(peer, Kind.ABORT, "abort", 0, payload)
-                    except SiguardError:
-                        continue
+
+        async def tell(peer: str) -> None:
+            with suppress(SiguardError):
+                await outbox.send(peer, Kind.ABORT, "abort", 0, payload)
+
+        # Side by side: one who takes nothing any more keeps nobody else from hearing it.
+        with trio.move_on_after(1, shield=True):
+            async with trio.open_nursery() as nursery:
+                for peer in peers:
+                    if peer in self._links:
+                        nursery.start_soon(tell, peer)
+
+    def drop(self, session: bytes) -> None:
+        """Forget a session in which nothing was drawn, and its traffic."""
+        self._mailboxes.pop(session, None)
+        self.ledger.take(session)
 
     def _forget(self, session: bytes) -> None:
         self._mailboxes.pop(session, None)

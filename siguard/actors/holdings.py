@@ -25,6 +25,10 @@ from siguard.mpc.share import Share
 from siguard.nn.shared import SharedModel
 from siguard.ring import Z64
 
+#: How the files of a folder begin, by what they hold.
+_GRANT, _NETWORK = "grant-", "network-"
+_KINDS = ("defender", "model")
+
 
 class Holdings:
     """The shares and grants of one server.
@@ -75,62 +79,101 @@ class Holdings:
     # What the owner sends ---------------------------------------------------------------------------------
 
     def accept_grant(self, grant: Grant) -> None:
-        """Take a permission; raises `PolicyError` unless the owner signed it."""
+        """Take a permission.
+
+        Raises `PolicyError` unless the owner signed it, `PartyFailedError` if it cannot be kept.
+        """
+        self._check(grant)
+        self._write(f"{_GRANT}{grant.signature.hex()[:32]}", grant.as_dict())
+        self._granted[grant.grant] = grant.signature
+
+    def _check(self, grant: Grant) -> None:
         try:
             self._owner_key.verify(grant.grant, grant.signature)
         except (BadSignatureError, ValueError):  # the second: not as long as a signature
             raise PolicyError("a grant is not signed by the model owner's key", party="owner") from None
-        self._granted[grant.grant] = grant.signature
-        if self._folder is not None:
-            self._write(f"grant-{grant.signature.hex()[:32]}", grant.as_dict())
 
     def accept_network(self, load: Load, arrays: Sequence[Share]) -> None:
-        """Take a shared network; raises `ProtocolError` for a kind that is not known."""
+        """Take a shared network.
+
+        Raises `ProtocolError` for a kind that is not known, `PartyFailedError` if it cannot be kept.
+        """
+        if load.kind not in _KINDS:
+            raise ProtocolError(f"unknown network kind {load.kind!r}", party="owner")
+        parts = [part.tobytes() for share in arrays for part in (share.first, share.second)]
+        self._write(f"{_NETWORK}{load.name.hex()}", [load.as_dict(), parts])
         self._keep(load, arrays)
-        if self._folder is not None:
-            parts = [part.tobytes() for share in arrays for part in (share.first, share.second)]
-            self._write(f"network-{load.name.hex()}", [load.as_dict(), parts])
 
     def _keep(self, load: Load, arrays: Sequence[Share]) -> None:
         if load.kind == "defender":
             *layers, gradient = (int(bits) for bits in load.public)
             self._defenders[load.name] = SharedDefender(list(arrays), layers, gradient)
-        elif load.kind == "model":
-            self._models[load.name] = SharedModel(list(arrays), load.public[0])
         else:
-            raise ProtocolError(f"unknown network kind {load.kind!r}", party="owner")
+            self._models[load.name] = SharedModel(list(arrays), load.public[0])
         self._labels[load.name] = load.label
 
     # The folder -------------------------------------------------------------------------------------------
 
     def _read_folder(self, folder: Path) -> None:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        for path in sorted(folder.iterdir()):
-            try:
-                content = msgpack.unpackb(path.read_bytes())
-                if path.name.startswith("grant-"):
-                    self.accept_grant(Grant.from_values(content))
-                elif path.name.startswith("network-"):
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            paths = sorted(folder.iterdir())
+        except OSError as error:
+            raise InputError(
+                f"{folder}: cannot be used as {self._server}'s state ({error.strerror})", party=self._server
+            ) from None
+        for path in paths:
+            # What else is there is not this server's: half a file of an earlier attempt, for instance.
+            if path.name.startswith((_GRANT, _NETWORK)):
+                self._read(path)
+
+    def _read(self, path: Path) -> None:
+        try:
+            server, content = msgpack.unpackb(path.read_bytes())
+            if server not in SERVERS:
+                raise ValueError(server)
+            if server == self._server:
+                if path.name.startswith(_GRANT):
+                    grant = Grant.from_values(content)
+                    self._check(grant)
+                    self._granted[grant.grant] = grant.signature
+                else:
                     load = Load.from_values(content[0])
-                    self._keep(load, _shares(load, content[1], SERVERS.index(self._server)))
-            except (OSError, ValueError, TypeError, IndexError, KeyError, ProtocolError, PolicyError) as error:
-                raise InputError(
-                    f"{path}: not what {self._server} wrote there ({type(error).__name__}); remove the file, and "
-                    "let the owner share the network again",
-                    party=self._server,
-                ) from None
+                    self._keep(load, _shares(load, content[1], SERVERS.index(server)))
+        except (OSError, ValueError, TypeError, IndexError, KeyError, ProtocolError, PolicyError) as error:
+            raise InputError(
+                f"{path}: not what {self._server} wrote there ({type(error).__name__}); remove the file, and "
+                "let the owner share the network again",
+                party=self._server,
+            ) from None
+        if server != self._server:
+            # Its parts, in another role, would give other confidences without a word.
+            raise InputError(
+                f"{path}: the state of {server}, not of {self._server}; every server has a folder of its own",
+                party=self._server,
+            )
+
+    @property
+    def is_kept(self) -> bool:
+        """Whether there is a folder: writing to it takes a while."""
+        return self._folder is not None
 
     def _write(self, name: str, content: Any) -> None:
-        """Write a file that only its owner can read, whole or not at all."""
-        assert self._folder is not None  # noqa: S101 - callers asked
+        """Write a file that only its owner can read, whole or not at all; nothing without a folder."""
+        if self._folder is None:
+            return
         path = self._folder / name
         draft = path.with_name(f".{name}.draft")
         try:
-            with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
-                file.write(msgpack.packb(content))
-                file.flush()
-                os.fsync(file.fileno())
-            draft.replace(path)
+            try:
+                with os.fdopen(os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "wb") as file:
+                    file.write(msgpack.packb([self._server, content]))
+                    file.flush()
+                    os.fsync(file.fileno())
+                draft.replace(path)
+            except BaseException:
+                draft.unlink(missing_ok=True)
+                raise
         except OSError as error:
             raise PartyFailedError(
                 f"{self._server} cannot keep what the owner sent: {path} ({error.strerror})", party=self._server

@@ -26,17 +26,17 @@ class Informant(Protocol):
         """Counts per step and per link."""
         ...
 
-    def status(self) -> dict[str, Any]:
-        """Links and load."""
+    async def status(self) -> dict[str, Any]:
+        """Links to servers, and load."""
         ...
 
 
-def reply_to(ask: Ask, server: Informant) -> Any:
+async def reply_to(ask: Ask, server: Informant) -> Any:
     """Plain values that answer a question; raises `ProtocolError` for one that is not known."""
     if ask.what == OFFERS:
         return server.offers()
     if ask.what == TRAFFIC:
         return server.traffic(ask.about)
     if ask.what == STATUS:
-        return server.status()
+        return await server.status()
     raise ProtocolError(f"asked for {ask.what!r}; there are {OFFERS}, {TRAFFIC}, {STATUS}")

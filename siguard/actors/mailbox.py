@@ -45,6 +45,7 @@ class Mailbox:
         self.notes: dict[str, Note] = {}
         self._arrived: dict[tuple[str, bytes], Frame] = {}
         self._waiting: dict[tuple[str, bytes], trio.Event] = {}
+        self._senders: set[str] = set()
         self._since: dict[tuple[str, bytes], float] = {}
 
     def deliver(self, sender: str, frame: Frame) -> None:
@@ -53,6 +54,7 @@ class Mailbox:
             self.windows.give_back(sender, int(frame.payload.sum()))
             return
         key = (sender, frame.step)
+        self._senders.add(sender)
         if key in self._arrived:
             self.fail(
                 ProtocolError(
@@ -68,8 +70,8 @@ class Mailbox:
             event.set()
 
     def needs(self, peer: str) -> bool:
-        """Whether the loss of a peer ends this session."""
-        return self.members is None or peer in self.members
+        """Whether the loss of a peer ends this session; before its members are known, of one that sent for it."""
+        return peer in (self.members or self._senders)
 
     def fail(self, error: SiguardError, *, told: bool = False) -> None:
         """End the session at this party with ``error``; the first one counts.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,7 @@ from siguard.actors.limits import check_memory
 from siguard.actors.mailbox import DEFAULT_DEADLINE
 from siguard.actors.messages import Ask, Grant, Load, Request, to_payload
 from siguard.actors.naming import client_of
+from siguard.actors.ping import ping
 from siguard.actors.session import SERVERS, Probe, ServerSession, client_pair, pair_name, roles_for
 from siguard.errors import InputError, PartyFailedError, PolicyError, ProtocolError, SiguardError
 from siguard.guard.config import GuardConfig
@@ -36,6 +38,10 @@ from siguard.transport.frame import Frame, Kind
 from siguard.transport.link import Link
 
 OWNER, USER, UPSTREAM = "owner", "user", "upstream"
+#: Of frames that a client sends before their request: so many, each of so many bytes at most, are kept.
+_EARLY_FRAMES, _EARLY_BYTES = 16, 1 << 20
+#: Seconds that another server has to answer when somebody asks how the links are.
+_PING_SECONDS = 2.0
 #: The dealer of a session in which a network is shared; the sharing is symmetric, so it matters to nobody.
 LOAD_DEALER = "S2"
 
@@ -70,7 +76,7 @@ class Server(Actor):
         self._randomness = randomness
         self._door = ComputeDoor()
         self._probes = probes if probes is not None else {}
-        self._serving: set[bytes] = set()
+        self._serving: dict[bytes, Kind] = {}
 
     def networks(self, defender: bytes, model: bytes) -> tuple[SharedDefender, SharedModel | None]:
         """This server's shares of networks by name; KeyError where there is none, None for no model."""
@@ -84,6 +90,11 @@ class Server(Actor):
         """Drop the keys shared with a client that has left."""
         for pair in _own_pairs(self.name):
             self._keys.pop(client_pair(client, pair), None)
+
+    @property
+    def has_clients(self) -> bool:
+        """Whether a user's or the owner's process is linked."""
+        return any(self._kind_of(peer) is not None for peer in self._links)
 
     async def drain(self) -> None:
         """Take no more requests, and return when those that run have ended."""
@@ -101,13 +112,23 @@ class Server(Actor):
         """What this server sent in an ended session, told once (`siguard.transport.accountant.Traffic`)."""
         return self.ledger.take(session).to_plain()
 
-    def status(self) -> dict[str, Any]:
-        """Whom it is linked to, and how busy it is."""
+    async def status(self) -> dict[str, Any]:
+        """Which servers answer it, and in how many seconds; and how busy it is."""
+        pings: dict[str, float] = {}
+
+        async def probe(server: str) -> None:
+            with suppress(SiguardError), trio.move_on_after(_PING_SECONDS):
+                pings[server] = await ping(self, server)
+
+        async with trio.open_nursery() as nursery:
+            for server in SERVERS:
+                if server in self._links:
+                    nursery.start_soon(probe, server)
         return {
             "party": self.name,
-            "links": sorted(self._links),
+            "links": pings,
             "problems": dict(self.problems),
-            "sessions": len(self._serving) - 1,  # besides the one in which this is told
+            "sessions": sum(kind is not Kind.ASK for kind in self._serving.values()),
             "draining": self._draining,
             "networks": len(self._holdings),
         }
@@ -127,22 +148,47 @@ class Server(Actor):
             # Nothing waits for it, and an answer would only feed a confused peer.
             self._log.warning("a server sent a request", peer=peer)
         elif frame.session in self._serving:
-            error = ProtocolError(f"{peer} opened one session twice", party=peer, session=frame.session.hex())
+            error: SiguardError = ProtocolError(
+                f"{peer} opened one session twice", party=peer, session=frame.session.hex()
+            )
             self.mailbox(frame.session).fail(error)
         else:
+            refusal = self._refusal(frame)
             if not self._serving:
                 self._idle = trio.Event()
-            self._serving.add(frame.session)
-            self.nursery.start_soon(self._serve, peer, frame)
+            self._serving[frame.session] = frame.kind if refusal is None else Kind.ASK
+            self.nursery.start_soon(self._serve, peer, frame, refusal)
 
-    def _on_abort(self, session: bytes, error: SiguardError) -> None:
+    def _dispatch(self, peer: str, frame: Frame) -> None:
+        # A client's request comes before its other frames; of those without one only a little is kept.
+        if self._kind_of(peer) is not None and frame.kind is Kind.DATA and frame.session not in self._serving:
+            early = sum(mailbox.members is None and mailbox.needs(peer) for mailbox in self._mailboxes.values())
+            if early >= _EARLY_FRAMES or frame.size > _EARLY_BYTES:
+                return
+        super()._dispatch(peer, frame)
+
+    def _on_abort(self, peer: str, session: bytes, error: SiguardError) -> None:
+        is_client = self._kind_of(peer) is not None
         if session in self._serving:
-            super()._on_abort(session, error)
-        else:
+            if not is_client or self.mailbox(session).needs(peer):
+                super()._on_abort(peer, session, error)
+        elif not is_client:
             # Its request is not here yet, or never comes: either way it will not be served.
             self._forget(session)
 
-    async def _serve(self, peer: str, frame: Frame) -> None:
+    def _refusal(self, frame: Frame) -> PartyFailedError | None:
+        """Why a request is not served, or would wait for its turn without end."""
+        if frame.kind is Kind.ASK:
+            return None
+        reason = ""
+        if self._draining:
+            reason = f"{self.name} is shutting down and takes no more requests"
+        busy = sum(kind is Kind.START for kind in self._serving.values())
+        if self._most_sessions is not None and busy >= self._most_sessions and frame.kind is Kind.START:
+            reason = f"{self.name} already serves {busy} sessions at once; ask again later"
+        return PartyFailedError(reason, party=self.name, session=frame.session.hex()) if reason else None
+
+    async def _serve(self, peer: str, frame: Frame, refusal: PartyFailedError | None) -> None:
         kind = self._kind_of(peer)
         others = [name for name in SERVERS if name != self.name]
         if frame.kind is Kind.ASK:
@@ -152,9 +198,17 @@ class Server(Actor):
         else:
             serve, tell = self._serve_query, [*others, *{peer, self._receiver_of(peer)}]
         try:
-            await self.within_session(frame.session, tell, partial(serve, peer, frame))
+            if refusal is not None:
+                await self._tell(frame.session, tell, refusal)
+                self._forget(frame.session)
+            else:
+                await self.within_session(frame.session, tell, partial(serve, peer, frame))
         finally:
-            self._serving.discard(frame.session)
+            del self._serving[frame.session]
+            if frame.kind is Kind.ASK:
+                # Nobody asks for its traffic, and no mask was drawn in it.
+                self.ledger.take(frame.session)
+                self._ended.pop(frame.session, None)
             if not self._serving:
                 self._idle.set()
 
@@ -163,25 +217,15 @@ class Server(Actor):
         return peer if self._kind_of(peer) == USER else USER
 
     async def _serve_ask(self, peer: str, frame: Frame) -> None:
-        reply = reply_to(Ask.decode(frame.payload), self)
+        reply = await reply_to(Ask.decode(frame.payload), self)
         await self.outbox(frame.session).send(peer, Kind.DATA, "reply", 0, to_payload(reply))
 
-    def _check_load(self) -> None:
-        """Refuse what would wait for its turn without end."""
-        if self._draining:
-            raise PartyFailedError(f"{self.name} is shutting down and takes no more requests", party=self.name)
-        if self._most_sessions is not None and len(self._serving) > self._most_sessions:
-            raise PartyFailedError(
-                f"{self.name} already serves {self._most_sessions} sessions at once; ask again later",
-                party=self.name,
-            )
-
     async def _serve_query(self, peer: str, frame: Frame) -> None:
-        self._check_load()
         request = Request.decode(frame.payload)
         config, defender, model = self._admit(peer, request)
         channel = self._channel(frame.session, request.dealer, client=peer)
         party = Party(channel.roles.index(self.name), channel)
+        await channel.bind_epoch(party.role, frame.depth)
         await answer_query(party, (request.batch, request.width), model, defender, config, frame.depth)
 
     def _admit(self, peer: str, request: Request) -> tuple[GuardConfig, SharedDefender, SharedModel | None]:
@@ -250,7 +294,10 @@ class Server(Actor):
         for size, shape in zip(sizes, load.shapes, strict=True):
             arrays.append(_as_long_lived(weights[start : start + size].reshape(*shape)))
             start += size
-        self._holdings.accept_network(load, arrays)
+        if self._holdings.is_kept:
+            await trio.to_thread.run_sync(self._holdings.accept_network, load, arrays)
+        else:
+            self._holdings.accept_network(load, arrays)
 
 
 def _as_long_lived(share: Share) -> Share:

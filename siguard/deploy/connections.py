@@ -164,6 +164,7 @@ class Connections:
         link: Link | None = None
         async with trio.open_nursery() as nursery:
             tcp = TcpLink(stream, dialled or "a caller", nursery, limit=MAX_HANDSHAKE_BYTES)
+            tcp.linger = False
             try:
                 with self._counted(dialled):
                     link = await identify(tcp)
@@ -175,7 +176,7 @@ class Connections:
                 self.problems.pop(link.peer, None)
                 self._log.info("link open", peer=link.peer)
                 await self.actor.detached(link)
-                if link.peer in self.deployment.servers:
+                if link.peer in self.deployment.servers and not self.actor.has_link(link.peer):
                     self._note(link.peer, "the connection was lost")
             except (LinkClosedError, RefusedError, ProtocolError) as error:
                 if dialled is not None:
@@ -218,6 +219,7 @@ class Connections:
         hello = await exchange_hellos(link, self.hello_to(link.peer), HANDSHAKE_SECONDS)
         link.peer = tcp.peer = self.admit(link.peer, hello, exported)
         tcp.limit = self.deployment.limits.frame_bytes + SEAL_BYTES
+        tcp.linger = True
         return link
 
     def _dressed(self, link: Link, nursery: trio.Nursery) -> Link:

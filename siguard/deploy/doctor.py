@@ -78,5 +78,5 @@ def _before(server: str) -> tuple[str, ...]:
 
 def _between(server: str, other: str, status: dict[str, Any]) -> Finding:
     if other in status["links"]:
-        return Finding(server, other, True, "open")
+        return Finding(server, other, True, f"{1e3 * status['links'][other]:.1f} ms there and back")
     return Finding(server, other, False, status["problems"].get(other, "no connection"))

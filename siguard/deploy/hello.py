@@ -8,6 +8,7 @@ each server those that it shares with it; sessions have fresh names, so no key e
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -22,8 +23,8 @@ from siguard.errors import ProtocolError
 from siguard.prf import KEY_BYTES, fresh_key
 from siguard.transport.link import Link, LinkClosedError
 
-#: Bytes of the largest hello: digests of a deployment with some hundred users.
-MAX_HELLO_BYTES = 1 << 16
+#: Bytes of the largest hello, sealed: digests of a deployment with some ten thousand users.
+MAX_HELLO_BYTES = 1 << 20
 
 
 class RefusedError(Exception):
@@ -57,7 +58,7 @@ class Hello:
                 _is_map(digests, str)
                 and _is_map(keys, bytes)
                 and isinstance(instance, str)
-                and len(instance) <= 32
+                and re.fullmatch(r"([0-9a-f]{16})?", instance) is not None
                 and all(len(key) == KEY_BYTES for key in keys.values())
             )
         except (ValueError, TypeError, msgpack.UnpackException):

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hashlib
 import os
 import stat
 from pathlib import Path
@@ -17,6 +16,7 @@ from nacl.bindings import crypto_core_ed25519_is_valid_point
 from nacl.signing import SigningKey, VerifyKey
 
 from siguard.errors import InputError
+from siguard.transport.identity import fingerprint
 from siguard.transport.secure import Identity
 
 _PUBLIC = "ed25519:"
@@ -49,11 +49,6 @@ def parse_public(text: object) -> VerifyKey:
     if not crypto_core_ed25519_is_valid_point(data):
         raise InputError("32 bytes that are no Ed25519 public key; paste the line that siguard keygen printed")
     return VerifyKey(data)
-
-
-def fingerprint(key: VerifyKey) -> str:
-    """16 hex digits of the public key's BLAKE2b (64 bits): for people to compare, not for programs to trust."""
-    return hashlib.blake2b(bytes(key), digest_size=32).hexdigest()[:16]
 
 
 def default_key_file(config: Path, name: str) -> Path:

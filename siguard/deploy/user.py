@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -40,6 +40,9 @@ from siguard.prf import PairwiseRandomness, RandomnessFactory
 from siguard.ring import encode
 from siguard.transport.accountant import Traffic
 from siguard.transport.secure import Identity
+
+#: Seconds that an answer waits for the servers to say what they sent for it.
+_TRAFFIC_SECONDS = 2.0
 
 
 @dataclass(frozen=True)
@@ -127,12 +130,10 @@ class User:
         return GuardResult(answer.confidences, seconds, service.config.iterations, traffic)
 
     async def _traffic(self, server: str, session: bytes) -> Traffic:
-        """What a server sent in an ended session; nothing where it cannot tell: the answer is not lost for that."""
-        try:
+        """What a server sent in an ended session; nothing where it cannot tell soon: the answer is here already."""
+        with suppress(ProtocolError, ValueError), trio.move_on_after(_TRAFFIC_SECONDS):
             if self._client.has_link(server):
                 return Traffic.from_plain(await self._client.inquire(server, TRAFFIC, session))
-        except (ProtocolError, ValueError):
-            pass
         self._log.warning("traffic not known", peer=server, session=session.hex())
         return Traffic()
 

@@ -44,8 +44,12 @@ async def dial(host: str, port: int, *, deadline: float) -> trio.SocketStream:
     except OSError as error:
         cause, why = _explain(error)
         raise DialError(address, cause, why) from error
-    # TCP lets a socket connect to itself, if the port dialled is the one that the kernel just chose for it.
-    if stream.socket.getsockname() == stream.socket.getpeername():
+    try:
+        # TCP lets a socket connect to itself, if the port dialled is the one that the kernel just chose for it.
+        itself = stream.socket.getsockname() == stream.socket.getpeername()
+    except OSError:  # reset already
+        itself = True
+    if itself:
         await trio.aclose_forcefully(stream)
         raise DialError(address, "refused", _REFUSED)
     return stream

@@ -43,6 +43,7 @@ class Kind(IntEnum):
     GRANT = 4  # the model owner permits a guard configuration
     CREDIT = 5  # a server has taken so many bytes of the dealer's frames
     ASK = 6  # a client asks a server for something public, outside the protocol
+    PING = 8  # somebody asks whether the link works
     WAIT = 7  # a server tells for whom it waits, shortly before its deadline or when another one does
 
 

@@ -13,7 +13,7 @@ import hmac
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import IntEnum
-from hashlib import sha256
+from hashlib import blake2b, sha256
 from typing import TypeAlias
 
 from nacl.exceptions import BadSignatureError
@@ -76,8 +76,8 @@ class ProofError(Exception):
 
 
 def fingerprint(key: VerifyKey) -> str:
-    """The first 8 bytes of a public key, to compare by eye."""
-    return bytes(key)[:8].hex()
+    """16 hex digits of the public key's BLAKE2b (64 bits): for people to compare, not for programs to trust."""
+    return blake2b(bytes(key), digest_size=32).hexdigest()[:16]
 
 
 def prove(identity: Identity, role: bytes, transcript: bytes, prologue: bytes, mac: Mac) -> bytes:
@@ -117,8 +117,8 @@ def verify(
     if bytes(known[name]) != bytes(public):
         raise ProofError(
             Verdict.OTHER_KEY,
-            f"{name} proved another key ({fingerprint(public)}...) than the one pinned for it "
-            f"({fingerprint(known[name])}...): compare the deployment files, and its key file",
+            f"{name} proved another key ({fingerprint(public)}) than the one pinned for it "
+            f"({fingerprint(known[name])}): compare the deployment files, and its key file",
         )
     if block[-_KEY:] != sha256(prologue).digest():
         reason = f"{name} describes the channel differently (another prologue): compare the deployment files"

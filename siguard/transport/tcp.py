@@ -49,6 +49,8 @@ class TcpLink:
     ) -> None:
         self.peer = peer
         self.limit = limit
+        #: Whether closing waits until the other end has what was sent; not for whoever has not proved who it is.
+        self.linger = True
         self._nursery = nursery
         # The plain socket: trio's would add about a microsecond to each call.
         taken = socket.socket if isinstance(socket, trio.SocketStream) else socket
@@ -140,6 +142,9 @@ class TcpLink:
             return
         # Wakes a waiting receive, and the task that was sending.
         trio.lowlevel.notify_closing(self._socket)
+        if not self.linger:
+            self._drop(over)
+            return
         self._outgoing.end(over, CLOSED)
         try:
             self._nursery.start_soon(self._finish, name=f"close link to {self.peer}")

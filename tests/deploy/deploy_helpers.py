@@ -131,7 +131,7 @@ class Deployed:
         def all_linked() -> bool:
             return all(one.has_link(other) for name, one in running.items() for other in running if other != name)
 
-        assert await settled(all_linked, 5.0), {name: server.status()["links"] for name, server in running.items()}
+        assert await settled(all_linked, 5.0), sorted(running)
 
     async def share(
         self, configs: Sequence[GuardConfig] = (SHORT, LINESEARCH), model: Model | None = None, label: str = "tiny"

@@ -17,8 +17,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from nacl.signing import SigningKey
 
-from siguard.deploy.keys import fingerprint, parse_public, public_text, read_key, write_key
+from siguard.deploy.keys import parse_public, public_text, read_key, write_key
 from siguard.errors import InputError
+from siguard.transport.identity import fingerprint
 
 KEY = SigningKey(bytes(range(32)))
 SEED = base64.b64encode(bytes(KEY)).decode()

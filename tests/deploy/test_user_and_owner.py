@@ -92,7 +92,7 @@ async def test_the_owner_shares_only_what_fits() -> None:
                 for label in ("x" * 65, "a\nb"):
                     with pytest.raises(InputError, match="label: found"):
                         await owner.share(tiny_model(), tiny_defender(), [SHORT], label)
-            assert [server.status()["networks"] for server in here.servers.values()] == [0, 0, 0]
+            assert [(await server.status())["networks"] for server in here.servers.values()] == [0, 0, 0]
 
 
 async def test_a_server_that_fails_while_the_owner_shares() -> None:
