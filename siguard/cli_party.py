@@ -45,22 +45,31 @@ def party(
     log: Annotated[Path | None, typer.Option(help="File for the log.", show_default="stderr")] = None,
     level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     drain: Annotated[float, typer.Option(min=0, help="Seconds that sessions may still take after SIGTERM.")] = 30.0,
+    listen: Annotated[
+        str | None,
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Where to listen, if not at the address by which the others reach it: 0.0.0.0:7100 behind a NAT.",
+            show_default="its address in the deployment file",
+        ),
+    ] = None,
     listen_fd: Annotated[int | None, typer.Option(hidden=True)] = None,
 ) -> None:
     """Run one of the three servers until SIGTERM or Ctrl-C, which let sessions end; a second one stops at once."""
-    from siguard.deploy.file import load_deployment
     from siguard.deploy.logs import configure_logs
 
     with one_message("stopped"):
-        deployment = load_deployment(config)
+        deployment = _load(config)
         identity = deployment.identity(name, key)
         configure_logs(log or sys.stderr, level)
 
         async def serve() -> None:
-            from siguard.deploy.party import open_party
+            from siguard.deploy.party import listen_at, open_party
             from siguard.transport.dial import listener_from_fd
 
-            listeners = None if listen_fd is None else [listener_from_fd(listen_fd)]
+            listeners = None if listen is None else await listen_at(*_host_and_port(listen))
+            if listen_fd is not None:
+                listeners = [listener_from_fd(listen_fd)]
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as signals:
                 async with open_party(deployment, identity, listeners=listeners, state=state) as server:
                     await anext(signals)
@@ -92,11 +101,10 @@ def share_model(
     key: Key = None,
 ) -> None:
     """Share a model and its membership classifier with the servers, and sign which guards may run with them."""
-    from siguard.deploy.file import load_deployment
     from siguard.nn.model import Defender, Model
 
     with one_message("stopped; nothing is offered to users"):
-        deployment = load_deployment(config)
+        deployment = _load(config)
         identity = deployment.identity("owner", key)
         configs = [_guard(text) for text in policies]
         networks = Model.load(model), Defender.load(defender)
@@ -120,7 +128,7 @@ def query(
     ] = None,
     policy: Annotated[str | None, typer.Option(help="A signed guard; needed if several are signed.")] = None,
     model: Annotated[
-        str | None, typer.Option(help="The owner's label of the model; needed if there are several.")
+        str | None, typer.Option(help="The owner's label of the model, or its name; needed if there are several.")
     ] = None,
     user: Annotated[
         str | None, typer.Option("--as", metavar="NAME", help="Which user to be; needed if several.")
@@ -129,10 +137,9 @@ def query(
     key: Key = None,
 ) -> None:
     """Share rows of features with the servers; the guarded confidences come back, one row for each."""
-    from siguard.deploy.file import load_deployment
 
     with one_message("stopped before an answer came"):
-        deployment = load_deployment(config)
+        deployment = _load(config)
         name = _only_user(deployment) if user is None else user
         identity = deployment.identity(name, key)
         rows = _read_rows(features)
@@ -166,10 +173,9 @@ def doctor(
 ) -> None:
     """Probe every link and key of a deployment, and name what is blocked or differs."""
     from siguard.deploy.doctor import examine
-    from siguard.deploy.file import load_deployment
 
     with one_message("stopped"):
-        deployment = load_deployment(config)
+        deployment = _load(config)
         identity = deployment.identity(name or _whose_key(deployment), key)
 
         async def probe() -> None:
@@ -194,6 +200,24 @@ def _run(main: Callable[[], Any]) -> None:
     except BaseExceptionGroup as group:
         leaves = list(leaves_of(group))
         raise next((one for one in leaves if isinstance(one, SiguardError)), leaves[0]) from None
+
+
+def _load(config: Path) -> DeploymentFile:
+    """The deployment, with what everybody who takes part must know of it said on stderr, whatever the log level."""
+
+    from siguard.deploy.file import load_deployment
+
+    deployment = load_deployment(config)
+    for warning in deployment.warnings():
+        typer.echo(f"warning: {warning}", err=True)
+    return deployment
+
+
+def _host_and_port(text: str) -> tuple[str, int]:
+    host, _, port = text.rpartition(":")
+    if not host or not port.isdigit() or not 0 < int(port) < 65_536:
+        raise InputError(f"--listen: found {text!r}; allowed: HOST:PORT, for example 0.0.0.0:7100")
+    return host.strip("[]"), int(port)
 
 
 def _guard(text: str) -> GuardConfig:

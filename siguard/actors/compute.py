@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
-import sys
 from collections.abc import Callable
 from typing import TypeVar
 
 import trio
+
+from siguard.transport.shape import is_virtual_clock
 
 T = TypeVar("T")
 
@@ -24,10 +25,7 @@ class ComputeDoor:
 
     def __init__(self, threads: int | None = None) -> None:
         self._limiter = trio.CapacityLimiter(threads or os.cpu_count() or 1)
-        # A virtual clock exists only if its module was imported; asking must not import it.
-        testing = sys.modules.get("trio.testing")
-        clock = trio.lowlevel.current_clock()
-        self._inline = testing is not None and isinstance(clock, testing.MockClock)
+        self._inline = is_virtual_clock()
 
     async def run(self, work: Callable[[], T], elements: int) -> T:
         """The result of ``work()``, which touches about ``elements`` array elements."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import OrderedDict
 from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
@@ -40,6 +41,8 @@ from siguard.transport.link import Link
 OWNER, USER, UPSTREAM = "owner", "user", "upstream"
 #: Of frames that a client sends before their request: so many, each of so many bytes at most, are kept.
 _EARLY_FRAMES, _EARLY_BYTES = 16, 1 << 20
+#: Sessions that clients gave up before they began here, and that are remembered.
+_GIVEN_UP = 1024
 #: Seconds that another server has to answer when somebody asks how the links are.
 _PING_SECONDS = 2.0
 #: The dealer of a session in which a network is shared; the sharing is symmetric, so it matters to nobody.
@@ -77,6 +80,7 @@ class Server(Actor):
         self._door = ComputeDoor()
         self._probes = probes if probes is not None else {}
         self._serving: dict[bytes, Kind] = {}
+        self._given_up: OrderedDict[bytes, None] = OrderedDict()
 
     def networks(self, defender: bytes, model: bytes) -> tuple[SharedDefender, SharedModel | None]:
         """This server's shares of networks by name; KeyError where there is none, None for no model."""
@@ -161,6 +165,8 @@ class Server(Actor):
 
     def _dispatch(self, peer: str, frame: Frame) -> None:
         # A client's request comes before its other frames; of those without one only a little is kept.
+        if frame.session in self._given_up:
+            return
         if self._kind_of(peer) is not None and frame.kind is Kind.DATA and frame.session not in self._serving:
             early = sum(mailbox.members is None and mailbox.needs(peer) for mailbox in self._mailboxes.values())
             if early >= _EARLY_FRAMES or frame.size > _EARLY_BYTES:
@@ -175,6 +181,12 @@ class Server(Actor):
         elif not is_client:
             # Its request is not here yet, or never comes: either way it will not be served.
             self._forget(session)
+        else:
+            # The same; but apart, so that a client cannot make this server forget which sessions it has served.
+            self._mailboxes.pop(session, None)
+            self._given_up[session] = None
+            while len(self._given_up) > _GIVEN_UP:
+                self._given_up.popitem(last=False)
 
     def _refusal(self, frame: Frame) -> PartyFailedError | None:
         """Why a request is not served, or would wait for its turn without end."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import structlog
+
 from siguard.actors.client import Client
 from siguard.actors.session import SERVERS
 from siguard.deploy.connections import Connections, Exported, LinkWrapper
@@ -30,6 +32,9 @@ async def linked_client(
     def admit(peer: str, hello: Hello, exported: Exported) -> str:
         return peer
 
+    log = structlog.get_logger("siguard").bind(party=identity.name)
+    for warning in deployment.warnings():
+        log.warning(warning)
     connections = Connections(
         client, identity, deployment, hello_to, admit, profile=deployment.network.as_profile(), wrap_link=wrap_link
     )

@@ -90,10 +90,6 @@ class DeploymentFile:
             told.append(f"{self.file}: [network]: every party slows down what it sends, for an experiment")
         return told
 
-    def digest(self) -> bytes:
-        """32 bytes that are equal exactly when two files mean the same; they bind no secret and hide nothing."""
-        return _digest(self._entries(), 32)
-
     def digests(self) -> dict[str, str]:
         """For each entry 16 hex digits, equal exactly when two files have the same there: servers.S1.key, ..."""
         return {key: _digest([key, value], 8).hex() for key, value in self._entries().items()}

@@ -17,6 +17,7 @@ from siguard.deploy.connections import Connections, Exported, LinkWrapper
 from siguard.deploy.file import DeploymentFile
 from siguard.deploy.hello import Hello, RefusedError, key_between_servers, keys_from_client
 from siguard.deploy.running import running
+from siguard.deploy.schema import join_address
 from siguard.errors import InputError
 from siguard.prf import PairwiseRandomness, RandomnessFactory, fresh_key
 from siguard.transport.secure import Identity
@@ -86,20 +87,20 @@ async def open_party(
         wrap_link,
     )
     if listeners is None:
-        listeners = await _listen(deployment, name)
+        endpoint = deployment.servers[name]
+        listeners = await listen_at(endpoint.host, endpoint.port)
     server.problems = connections.problems
     async with running(server, connections, before, listeners):
         log.info("listening", address=deployment.servers[name].address)
         yield server
 
 
-async def _listen(deployment: DeploymentFile, name: str) -> list[trio.SocketListener]:
-    endpoint = deployment.servers[name]
+async def listen_at(host: str, port: int) -> list[trio.SocketListener]:
+    """Sockets that listen at an address of this host; raises `InputError` when that cannot be done."""
     try:
-        return await trio.open_tcp_listeners(endpoint.port, host=endpoint.host)
+        return await trio.open_tcp_listeners(port, host=host)
     except OSError as error:
         raise InputError(
-            f"{deployment.file}: servers.{name}.address: cannot listen at {endpoint.address} "
-            f"({error.strerror or error}); is {name} running already, and is this its host?",
-            party=name,
+            f"cannot listen at {join_address(host, port)} ({error.strerror or error}): another process may, or it "
+            "is no address of this host; siguard party --listen HOST:PORT listens elsewhere"
         ) from None

@@ -98,10 +98,10 @@ class User:
         process.
 
         config: a signed configuration or the name of its policy; may be left out where one policy is signed.
-        model: the owner's label; may be left out where there is one model.  service: instead of both, from
-        `services`.  After the answer the servers are asked what they sent, so that ``result.traffic`` is that of
-        all parties, but for a server that has gone since.  Raises `InputError`, `PolicyError` before anything is
-        shared, `ProtocolError` when a party fails.
+        model: the owner's label, or the name that it was given; may be left out where there is one model.
+        service: instead of both, from `services`.  After the answer the servers are asked what they sent, so that
+        ``result.traffic`` is that of all parties, but for a server that does not tell soon.
+        Raises `InputError`, `PolicyError` before anything is shared, `ProtocolError` when a party fails.
         """
         if service is None:
             service = _choose(await self.services(), config, model)
@@ -162,12 +162,12 @@ def _choose(services: list[Service], config: GuardConfig | str | None, model: st
     services = [one for one in services if one.model]
     if not services:
         raise PolicyError("the servers offer nothing yet: the model owner has shared no model; siguard share-model")
-    labels = sorted({one.label for one in services})
-    if model is not None and model not in labels:
-        raise InputError(f"model: found {model!r}; the servers hold {', '.join(map(repr, labels))}")
-    named = [one for one in services if model in (None, one.label)]
+    held = ", ".join(sorted({f"{one.label!r} ({one.model.hex()})" for one in services}))
+    named = [one for one in services if model in (None, one.label, one.model.hex())]
+    if not named:
+        raise InputError(f"model: found {model!r}; the servers hold {held}")
     if len({one.model for one in named}) > 1:
-        raise InputError(f"model: several are held ({', '.join(map(repr, labels))}); say which one")
+        raise InputError(f"model: several are held: {held}; say which one, by its label or by its name in brackets")
     resolved = config.resolved() if isinstance(config, GuardConfig) else config
     wanted = [one for one in named if resolved in (None, one.config.resolved(), one.config.policy)]
     if len(wanted) == 1:

@@ -143,7 +143,8 @@ async def test_plaintext_shouts() -> None:
             # Whoever listens reads frames.
             assert any(decode_frame(data[PREFIX_BYTES:]).kind is Kind.START for data in seen)
     shouted = [entry for entry in logged if "NOTHING IS ENCRYPTED" in entry["event"]]
-    assert [entry["party"] for entry in shouted] == list(SERVERS)
+    # The servers, and those whose data it is.
+    assert [entry["party"] for entry in shouted] == [*SERVERS, "owner", "user"]
     assert {entry["log_level"] for entry in shouted} == {"warning"}
 
 
