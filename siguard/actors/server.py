@@ -41,6 +41,8 @@ from siguard.transport.link import Link
 OWNER, USER, UPSTREAM = "owner", "user", "upstream"
 #: Of frames that a client sends before their request: so many, each of so many bytes at most, are kept.
 _EARLY_FRAMES, _EARLY_BYTES = 16, 1 << 20
+#: Ended sessions in which this server dealt, and that are remembered for as long as the others may run.
+_DEALT = 4096
 #: Sessions that clients gave up before they began here, and that are remembered.
 _GIVEN_UP = 1024
 #: Seconds that another server has to answer when somebody asks how the links are.
@@ -80,6 +82,7 @@ class Server(Actor):
         self._door = ComputeDoor()
         self._probes = probes if probes is not None else {}
         self._serving: dict[bytes, Kind] = {}
+        self._dealt: dict[bytes, tuple[str, str, float]] = {}
         self._given_up: OrderedDict[bytes, None] = OrderedDict()
 
     def networks(self, defender: bytes, model: bytes) -> tuple[SharedDefender, SharedModel | None]:
@@ -237,8 +240,35 @@ class Server(Actor):
         config, defender, model = self._admit(peer, request)
         channel = self._channel(frame.session, request.dealer, client=peer)
         party = Party(channel.roles.index(self.name), channel)
-        await channel.bind_epoch(party.role, frame.depth)
         await answer_query(party, (request.batch, request.width), model, defender, config, frame.depth)
+        if party.is_dealer:
+            self._note_dealt(frame.session, channel.roles[0], peer)
+
+    def _note_dealt(self, session: bytes, role_0: str, client: str) -> None:
+        """Remember whom this server shared a key with in a session that the others may only begin."""
+        self._dealt[session] = (role_0, client, trio.current_time())
+        oldest = next(iter(self._dealt))
+        if len(self._dealt) > _DEALT or trio.current_time() - self._dealt[oldest][2] > 2 * self.deadline:
+            del self._dealt[oldest]
+
+    def _fail_sessions_with(self, peer: str, kind: type[SiguardError], reason: str) -> None:
+        """A lost link also ends what this server has dealt already, as keys last no longer than connections.
+
+        The dealer and role 0 send each other nothing, so that role 0 could begin with the key of the next
+        connection what was dealt with that of the last one.  This is told before there is a next one.
+        """
+        super()._fail_sessions_with(peer, kind, reason)
+        for session, (role_0, client, ended) in list(self._dealt.items()):
+            if role_0 == peer and self.nursery is not None:
+                del self._dealt[session]
+                if trio.current_time() - ended <= 2 * self.deadline:
+                    tell = [*(name for name in SERVERS if name != self.name), client, self._receiver_of(client)]
+                    error = kind(reason, party=peer, session=session.hex())
+                    self.nursery.start_soon(self._tell_and_drop, session, tell, error)
+
+    async def _tell_and_drop(self, session: bytes, tell: Iterable[str], error: SiguardError) -> None:
+        await self._tell(session, set(tell), error)
+        self._forget(session)
 
     def _admit(self, peer: str, request: Request) -> tuple[GuardConfig, SharedDefender, SharedModel | None]:
         """Check a request against what the owner shared and signed; raises before anything is computed."""

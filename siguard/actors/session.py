@@ -6,7 +6,6 @@ import math
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol, TypeVar
 
-import numpy as np
 import trio
 
 from siguard.actors.compute import ComputeDoor
@@ -24,10 +23,6 @@ from siguard.transport.link import Link, LinkClosedError
 T = TypeVar("T")
 
 SERVERS = ("S0", "S1", "S2")
-
-
-#: The step at which the dealer shows that it uses the same key.
-_EPOCH = "epoch"
 
 
 def roles_for(dealer: str) -> tuple[str, str, str]:
@@ -119,8 +114,6 @@ class ServerSession:
         self._receiver = receiver
         self._dealing = roles[DEALER] == mailbox.party
         self._taken = TakenBytes()
-        #: What the dealer's first message must be, where this is role 0.
-        self._epoch: RingArray | None = None
         self._pairs = {(i, j): pair_name(roles[i], roles[j]) for i in range(3) for j in range(i + 1, 3)}
 
     def draw(
@@ -144,36 +137,9 @@ class ServerSession:
         check_payload(frame, ring, shape, self.client, path)
         return frame.payload, frame.depth
 
-    async def send_answer(self, path: str, depth: int, payload: RingArray) -> None:
+    def send_answer(self, path: str, depth: int, payload: RingArray) -> Awaitable[None]:
         """Send a part of the answer to this session's receiver."""
-        if self._epoch is not None:
-            await self._check_epoch(self._epoch)
-        await self.outbox.send(self._receiver, Kind.DATA, path, depth, payload)
-
-    async def bind_epoch(self, role: int, depth: int) -> None:
-        """Make sure that the dealer and role 0, which send each other nothing else, use the same key.
-
-        A key lasts as long as a connection, and the dealer may have done its part before a new one was made.  It
-        sends one element of the stream that only the two of them know; role 0 compares it before it answers.
-        """
-        if role in (0, DEALER):
-            element = self.draw((0, DEALER), _EPOCH, _EPOCH, Z64, (1,))
-            if role == DEALER:
-                await self.send(0, _EPOCH, depth + 1, element)
-            else:
-                self._epoch = element
-
-    async def _check_epoch(self, expected: RingArray) -> None:
-        dealer = self.roles[DEALER]
-        frame = await self.mailbox.take(dealer, _EPOCH)
-        check_payload(frame, Z64, (1,), dealer, _EPOCH)
-        if not np.array_equal(frame.payload, expected):
-            raise PartyFailedError(
-                f"{dealer} connected anew while the session began; ask again",
-                party=dealer,
-                session=self.mailbox.session.hex(),
-                step=_EPOCH,
-            )
+        return self.outbox.send(self._receiver, Kind.DATA, path, depth, payload)
 
     def send(self, role: int, path: str, depth: int, payload: RingArray) -> Awaitable[None]:
         """Send protocol data to another role."""

@@ -55,7 +55,7 @@ class Recorder:
         self._source = source
         self._events: list[_Passed | _Drawn] = []
         self._names = StepNames() if names is None else names
-        self._names.learn(("start", "grant", "done", "abort", "input", "epoch", "reveal"))
+        self._names.learn(("start", "grant", "done", "abort", "input", "reveal"))
 
     def wrap_link(self, link: Link, owner: str) -> Link:
         """An end of a link that notes what passes it; pass it to `siguard.open_cluster`."""

@@ -9,7 +9,7 @@ import trio
 from deploy_helpers import assert_right, deployed, nothing_left, settled, some_features
 
 from siguard import ProtocolError
-from siguard.actors.session import ServerSession
+from siguard.actors.server import Server
 from siguard.deploy.user import Service, User, connect
 from siguard.proofsim.patching import replaced_method
 from siguard.transport.link import Link
@@ -34,12 +34,12 @@ async def _ask(user: User, service: Service, reconnect: trio.Event) -> object:
         return error
 
 
-@pytest.mark.parametrize("checked", [True, False])
-async def test_a_connection_that_is_made_anew_between_dealer_and_role_0(checked: bool) -> None:
+@pytest.mark.parametrize("told", [True, False])
+async def test_a_connection_that_is_made_anew_between_dealer_and_role_0(told: bool) -> None:
     """S2 has dealt all it deals when its link to S0 is replaced; S0 begins with the new key."""
 
-    async def unchecked(self: ServerSession, role: int, depth: int) -> None:
-        await trio.lowlevel.checkpoint()
+    def forgotten(self: Server, session: bytes, role_0: str, client: str) -> None:
+        pass
 
     found = []
     with trio.fail_after(30):
@@ -61,16 +61,16 @@ async def test_a_connection_that_is_made_anew_between_dealer_and_role_0(checked:
 
                     async with trio.open_nursery() as nursery:
                         nursery.start_soon(flap)
-                        if checked:
+                        if told:
                             found.append(await _ask(user, service, began))
                         else:
-                            with replaced_method(ServerSession, "bind_epoch", unchecked):
+                            with replaced_method(Server, "_note_dealt", forgotten):
                                 found.append(await _ask(user, service, began))
                 links.cancel_scope.cancel()
-    if checked:
+    if told:
         for error in found:
             assert isinstance(error, ProtocolError), error
             assert error.party in ("S0", "S2"), error
             assert error.session is not None
-    else:  # what the check is for: the user is not told what happened, or is given something else
+    else:  # what it is for: the user is not told what happened, or is given something else
         assert all(not isinstance(one, ProtocolError) or one.step == "reveal" for one in found), found

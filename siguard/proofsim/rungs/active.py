@@ -63,7 +63,8 @@ def _claims(policy: str, scope: Scope) -> Iterator[Claim]:
             cases[text].append((seed, case))
     for text, mine in cases.items():
         yield _claim(f"{policy}: {text}", _JUDGES[text], mine)
-    yield from _sealed_claims(policy, scope, times, seeds)
+    # A cluster of its own for each case: fewer of them.
+    yield from _sealed_claims(policy, scope, times if scope.full else 2, seeds)
 
 
 def _sealed_claims(policy: str, scope: Scope, times: int, seeds: int) -> Iterator[Claim]:
