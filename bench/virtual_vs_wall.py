@@ -216,7 +216,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--cores", type=_positive, default=os.cpu_count() or 1, help="cores of this machine")
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args(arguments)
-    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))  # links that open are no news
+    structlog.configure(
+        wrapper_class=structlog.make_filtering_bound_logger(40)
+    )  # that links open, and are slow, is no news
     options = Options(chosen.repeats, chosen.batch, chosen.seed, chosen.cores)
     rows = []
     try:

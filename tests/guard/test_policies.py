@@ -18,7 +18,7 @@ from siguard.transport.link import Data, Link
 SHORT = GuardConfig(outer=2, inner=3)
 CONFIGS = [GuardConfig("none"), GuardConfig("label"), GuardConfig("linesearch"), SHORT]
 #: Frames outside a policy: three requests, two masked inputs, two parts of the answer.
-OUTSIDE = ("start", "input", "reveal")
+OUTSIDE = ("start", "input", "reveal", "credit")
 
 
 def _defender(*widths: int, seed: int = 0, last: float = 1.0) -> Defender:

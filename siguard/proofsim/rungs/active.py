@@ -42,7 +42,13 @@ _ALL_LATE = Attack("all late, in any order", all_late=True)
 def check(scope: Scope) -> list[Claim]:
     """The claims against an active network, for the cheapest policy of the scope, or (full) for each."""
     policies = [policy for policy in _CONFIGS if policy in scope.policies]
-    return [claim for policy in policies[: None if scope.full else 1] for claim in _claims(policy, scope)]
+    chosen = policies[: None if scope.full else 1]
+    return [claim for policy in chosen for claim in (*_claims(policy, scope), *_sealed_claims(policy, scope))]
+
+
+def battery(seed: int) -> list[Claim]:
+    """What a negative control is shown: seals are below what it leaks."""
+    return list(_claims("label", Scope(("label",), seed=seed)))
 
 
 def _claims(policy: str, scope: Scope) -> Iterator[Claim]:
@@ -63,11 +69,10 @@ def _claims(policy: str, scope: Scope) -> Iterator[Claim]:
             cases[text].append((seed, case))
     for text, mine in cases.items():
         yield _claim(f"{policy}: {text}", _JUDGES[text], mine)
-    # A cluster of its own for each case: fewer of them.
-    yield from _sealed_claims(policy, scope, times if scope.full else 2, seeds)
 
 
-def _sealed_claims(policy: str, scope: Scope, times: int, seeds: int) -> Iterator[Claim]:
+def _sealed_claims(policy: str, scope: Scope) -> Iterator[Claim]:
+    times, seeds = (12, 3) if scope.full else (4, 1)
     found = [
         (seed, case)
         for seed in range(scope.seed, scope.seed + seeds)
