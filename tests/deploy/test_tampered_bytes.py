@@ -160,7 +160,9 @@ async def test_messages_of_another_connection() -> None:
                 done = tamper_once(link, partial(replayed, source), 1, True)
                 failure = await failure_of(user.query(some_features(), SHORT))
                 assert len(done) == 1
-                assert "does not authenticate" in failure.error.message
+                assert any(
+                    why in failure.error.message for why in ("does not authenticate", "was cut")
+                )  # at either end
                 assert failure.error.party in ("S1", "S2")
                 assert failure.seconds < GRACE
                 await middle.link(here, "S2", "S1")
