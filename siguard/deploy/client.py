@@ -5,11 +5,10 @@ from __future__ import annotations
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import structlog
-
 from siguard.actors.client import Client
+from siguard.actors.deployment import LinkWrapper
 from siguard.actors.session import SERVERS
-from siguard.deploy.connections import Connections, Exported, LinkWrapper
+from siguard.deploy.connections import Connections, Exported
 from siguard.deploy.file import DeploymentFile
 from siguard.deploy.hello import ClientKeys, Hello
 from siguard.deploy.running import running
@@ -32,9 +31,6 @@ async def linked_client(
     def admit(peer: str, hello: Hello, exported: Exported) -> str:
         return peer
 
-    log = structlog.get_logger("siguard").bind(party=identity.name)
-    for warning in deployment.warnings():
-        log.warning(warning)
     connections = Connections(
         client, identity, deployment, hello_to, admit, profile=deployment.network.as_profile(), wrap_link=wrap_link
     )

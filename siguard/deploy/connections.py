@@ -17,16 +17,18 @@ import structlog
 import trio
 
 from siguard.actors.actor import Actor
+from siguard.actors.deployment import LinkWrapper
 from siguard.actors.naming import client_of
 from siguard.deploy.file import DeploymentFile
 from siguard.deploy.hello import MAX_HELLO_BYTES, Hello, RefusedError, exchange_hellos
 from siguard.errors import ProtocolError
 from siguard.transport.dial import DialError, backoff, dial
-from siguard.transport.link import Data, Link, LinkClosedError
+from siguard.transport.link import Link, LinkClosedError
 from siguard.transport.profiles import NetworkProfile
 from siguard.transport.secure import SEAL_BYTES, Identity, seal
 from siguard.transport.shape import ShapedLink
 from siguard.transport.tcp import TcpLink
+from siguard.transport.wrapped import WrappedLink
 
 #: Bytes of the largest message before the other end has proved who it is.
 MAX_HANDSHAKE_BYTES = 1024
@@ -41,8 +43,6 @@ BRIEF_SECONDS = 1.0
 #: Seconds for telling the other end that a link is closed.
 _GOODBYE_SECONDS = 1.0
 
-#: Wraps a link that is about to be used: (link, owner of this end) -> link.
-LinkWrapper = Callable[[Link, str], Link]
 #: After the hellos: what the hello and the seal (None in plaintext) give, once; returns the peer's full name.
 Admit = Callable[[str, Hello, "Exported"], str]
 
@@ -54,12 +54,11 @@ class Exported:
     key: bytes | None = field(repr=False)
 
 
-class BoundedLink:
+class BoundedLink(WrappedLink):
     """A link that refuses what the other end would not take, and break the connection for: all would lose it."""
 
     def __init__(self, link: Link, most: int) -> None:
-        self.peer = link.peer
-        self.link = link
+        super().__init__(link)
         self._most = most
 
     async def send(self, data: bytes) -> None:
@@ -70,18 +69,6 @@ class BoundedLink:
                 "or raise it in the deployment file of every host"
             )
         await self.link.send(data)
-
-    async def send_eof(self) -> None:
-        """As `Link.send_eof`."""
-        await self.link.send_eof()
-
-    async def receive(self) -> Data:
-        """As `Link.receive`."""
-        return await self.link.receive()
-
-    async def aclose(self) -> None:
-        """As `Link.aclose`."""
-        await self.link.aclose()
 
 
 @dataclass
@@ -106,6 +93,8 @@ class Connections:
     def __post_init__(self) -> None:
         self._known = self.deployment.known()
         self._log = structlog.get_logger("siguard").bind(party=self.identity.name)
+        for warning in self.deployment.warnings():
+            self._log.warning(warning)
         self.actor.link_patience = self.deployment.limits.connect
         self.actor.why_unlinked = self.why
 

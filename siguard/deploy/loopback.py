@@ -11,9 +11,9 @@ from pathlib import Path
 import trio
 from nacl.signing import SigningKey
 
+from siguard.actors.deployment import LinkWrapper
 from siguard.actors.server import Server
 from siguard.actors.session import SERVERS
-from siguard.deploy.connections import LinkWrapper
 from siguard.deploy.file import DeploymentFile, Endpoint
 from siguard.deploy.party import open_party
 from siguard.deploy.schema import OWNER_NAME

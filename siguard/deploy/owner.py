@@ -6,12 +6,12 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 
 from siguard.actors.client import ModelOwner
+from siguard.actors.deployment import LinkWrapper
 from siguard.actors.encoding import encoded
 from siguard.actors.ledger import Ledger
 from siguard.actors.messages import Load
 from siguard.actors.naming import SessionNames
 from siguard.deploy.client import linked_client
-from siguard.deploy.connections import LinkWrapper
 from siguard.deploy.file import DeploymentFile
 from siguard.deploy.hello import ClientKeys
 from siguard.deploy.schema import OWNER_NAME

@@ -9,11 +9,12 @@ from pathlib import Path
 import structlog
 import trio
 
+from siguard.actors.deployment import LinkWrapper
 from siguard.actors.ledger import Ledger
 from siguard.actors.naming import instance_name
 from siguard.actors.server import OWNER, Server
 from siguard.actors.session import SERVERS, pair_name
-from siguard.deploy.connections import Connections, Exported, LinkWrapper
+from siguard.deploy.connections import Connections, Exported
 from siguard.deploy.file import DeploymentFile
 from siguard.deploy.hello import Hello, RefusedError, key_between_servers, keys_from_client
 from siguard.deploy.running import running
@@ -42,9 +43,6 @@ async def open_party(
     name = identity.name
     if name not in SERVERS:
         raise InputError(f"{name} is no server of {deployment.file}; there are {', '.join(SERVERS)}")
-    log = structlog.get_logger("siguard").bind(party=name)
-    for warning in deployment.warnings():
-        log.warning(warning)
     server = Server(
         name,
         {},
@@ -91,7 +89,7 @@ async def open_party(
         listeners = await listen_at(endpoint.host, endpoint.port)
     server.problems = connections.problems
     async with running(server, connections, before, listeners):
-        log.info("listening", address=deployment.servers[name].address)
+        structlog.get_logger("siguard").info("listening", party=name, address=deployment.servers[name].address)
         yield server
 
 

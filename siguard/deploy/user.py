@@ -21,6 +21,7 @@ from nacl.exceptions import BadSignatureError
 
 from siguard.actors.client import Client
 from siguard.actors.cluster import GuardResult
+from siguard.actors.deployment import LinkWrapper
 from siguard.actors.inquiries import OFFERS, TRAFFIC
 from siguard.actors.ledger import Ledger
 from siguard.actors.limits import check_memory
@@ -28,7 +29,7 @@ from siguard.actors.messages import Offer, Request, read_grant
 from siguard.actors.naming import SessionNames
 from siguard.actors.session import SERVERS
 from siguard.deploy.client import linked_client
-from siguard.deploy.connections import Connections, LinkWrapper
+from siguard.deploy.connections import Connections
 from siguard.deploy.file import DeploymentFile
 from siguard.deploy.hello import ClientKeys
 from siguard.errors import InputError, PolicyError, ProtocolError, SiguardError, leaves_of

@@ -24,6 +24,7 @@ from siguard.actors.session import SERVERS
 from siguard.errors import FrameError
 from siguard.transport.frame import HEADER_BYTES, SESSION_BYTES, STEP_BYTES, Frame, Kind, decode_frame, encode_frame
 from siguard.transport.link import Link, LinkClosedError
+from siguard.transport.wrapped import WrappedLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,12 +82,11 @@ class Network:
             end.put(data, trio.current_time() + after, next(self._numbers))
 
 
-class _End:
+class _End(WrappedLink):
     """What was sent is held here, at the receiver's end, until it is due."""
 
     def __init__(self, link: Link, owner: str, network: Network) -> None:
-        self.peer = link.peer
-        self._link = link
+        super().__init__(link)
         self._owner = owner
         self._network = network
         self._due: list[tuple[float, int, bytes]] = []
@@ -100,10 +100,7 @@ class _End:
 
     async def send(self, data: bytes) -> None:
         self._network.passed.append(Passing(self._owner, self.peer, bytes(data)))
-        await self._link.send(data)
-
-    async def send_eof(self) -> None:
-        await self._link.send_eof()
+        await self.link.send(data)
 
     async def receive(self) -> bytes:
         while True:
@@ -116,7 +113,7 @@ class _End:
             sent: bytes | None = None
             try:
                 with trio.CancelScope(deadline=until) as self._idle:
-                    sent = bytes(await self._link.receive())
+                    sent = bytes(await self.link.receive())
             except LinkClosedError:
                 if not self._due:
                     raise
@@ -125,9 +122,6 @@ class _End:
                 self._idle = None
             if sent is not None:
                 self._network._meddle(Passing(self.peer, self._owner, sent))
-
-    async def aclose(self) -> None:
-        await self._link.aclose()
 
 
 # Moves -------------------------------------------------------------------------------------------------------

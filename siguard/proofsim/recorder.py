@@ -21,6 +21,7 @@ from siguard.proofsim.view import Draw, Event, Message, StepNames, View
 from siguard.ring import Ring, RingArray
 from siguard.transport.frame import decode_frame
 from siguard.transport.link import Data, Link
+from siguard.transport.wrapped import WrappedLink
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,28 +140,21 @@ class Recorder:
         )
 
 
-class _RecordedLink:
+class _RecordedLink(WrappedLink):
     def __init__(self, link: Link, owner: str, events: list[_Passed | _Drawn]) -> None:
-        self._link = link
+        super().__init__(link)
         self._owner = owner
         self._events = events
-        self.peer = link.peer
 
     async def send(self, data: bytes) -> None:
         # Noted first: what the other end does with it comes later.
         self._events.append(_Passed(self._owner, self.peer, False, data))
-        await self._link.send(data)
-
-    async def send_eof(self) -> None:
-        await self._link.send_eof()
+        await self.link.send(data)
 
     async def receive(self) -> Data:
-        data = await self._link.receive()
+        data = await self.link.receive()
         self._events.append(_Passed(self._owner, self.peer, True, data))
         return data
-
-    async def aclose(self) -> None:
-        await self._link.aclose()
 
 
 class _RecordedSource:

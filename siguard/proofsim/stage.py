@@ -28,8 +28,9 @@ from siguard.proofsim.recorder import Recorder
 from siguard.proofsim.view import Message, View, digest_of
 from siguard.ring import RingArray
 from siguard.transport.frame import Kind, decode_frame
-from siguard.transport.link import Data, Link, LinkClosedError
+from siguard.transport.link import Link, LinkClosedError
 from siguard.transport.memory import memory_link_pair
+from siguard.transport.wrapped import WrappedLink
 
 #: Seconds after which a party is taken to miss something: everything is local, nothing is slow.
 PATIENCE = 10.0
@@ -65,27 +66,17 @@ class _ScriptedLink:
         await trio.lowlevel.checkpoint()
 
 
-class _NotedLink:
+class _NotedLink(WrappedLink):
     """Tells the stage what its owner sends."""
 
     def __init__(self, link: Link, owner: str, sent: Callable[[str, str, bytes], None]) -> None:
-        self._link = link
+        super().__init__(link)
         self._owner = owner
         self._sent = sent
-        self.peer = link.peer
 
     async def send(self, data: bytes) -> None:
-        await self._link.send(data)
+        await self.link.send(data)
         self._sent(self._owner, self.peer, data)
-
-    async def send_eof(self) -> None:
-        await self._link.send_eof()
-
-    async def receive(self) -> Data:
-        return await self._link.receive()
-
-    async def aclose(self) -> None:
-        await self._link.aclose()
 
 
 @dataclass

@@ -17,7 +17,8 @@ from siguard.actors.client import ModelOwner
 from siguard.actors.messages import Request
 from siguard.nn.model import FloatArray
 from siguard.transport.frame import Frame, Kind, decode_frame
-from siguard.transport.link import Data, Link
+from siguard.transport.link import Link
+from siguard.transport.wrapped import WrappedLink
 
 SERVERS = ("S0", "S1", "S2")
 #: One step of the published guard: every gate once, few frames.
@@ -70,13 +71,12 @@ class Sent(NamedTuple):
 Change = Callable[[Sent], list[bytes]]
 
 
-class TappedLink:
+class TappedLink(WrappedLink):
     """One end of a link, seen by a `Wire`."""
 
     def __init__(self, link: Link, owner: str, wire: Wire) -> None:
-        self.link = link
+        super().__init__(link)
         self.owner = owner
-        self.peer = link.peer
         self.closed = False
         self._wire = wire
 
@@ -85,12 +85,6 @@ class TappedLink:
         self._wire.frames.append(sent)
         for message in self._wire.change(sent):
             await self.link.send(message)
-
-    async def send_eof(self) -> None:
-        await self.link.send_eof()
-
-    async def receive(self) -> Data:
-        return await self.link.receive()
 
     async def aclose(self) -> None:
         self.closed = True

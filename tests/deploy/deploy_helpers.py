@@ -19,9 +19,9 @@ import pytest
 import trio
 
 from siguard import Defender, GuardConfig, Model, SiguardError
+from siguard.actors.deployment import LinkWrapper
 from siguard.actors.server import Server
 from siguard.actors.session import SERVERS
-from siguard.deploy.connections import LinkWrapper
 from siguard.deploy.file import DeploymentFile
 from siguard.deploy.loopback import LOOPBACK, Loopback, make_loopback
 from siguard.deploy.owner import connect_owner

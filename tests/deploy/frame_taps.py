@@ -6,7 +6,8 @@ from collections.abc import Awaitable, Callable
 from typing import NamedTuple
 
 from siguard.transport.frame import Frame, Kind, decode_frame
-from siguard.transport.link import Data, Link
+from siguard.transport.link import Link
+from siguard.transport.wrapped import WrappedLink
 
 
 class Sent(NamedTuple):
@@ -25,10 +26,9 @@ class Sent(NamedTuple):
 Change = Callable[[Sent], Awaitable[list[bytes]]]
 
 
-class _Tapped:
+class _Tapped(WrappedLink):
     def __init__(self, link: Link, owner: str, tap: Tap) -> None:
-        self.link = link
-        self.peer = link.peer
+        super().__init__(link)
         self._owner = owner.partition("/")[0]
         self._tap = tap
 
@@ -37,15 +37,6 @@ class _Tapped:
         self._tap.frames.append(sent)
         for message in await self._tap.change(sent):
             await self.link.send(message)
-
-    async def send_eof(self) -> None:
-        await self.link.send_eof()
-
-    async def receive(self) -> Data:
-        return await self.link.receive()
-
-    async def aclose(self) -> None:
-        await self.link.aclose()
 
 
 async def _unchanged(sent: Sent) -> list[bytes]:

@@ -30,9 +30,10 @@ from siguard.actors.session import SERVERS
 from siguard.deploy.connections import BoundedLink
 from siguard.deploy.user import User
 from siguard.transport.frame import Kind
-from siguard.transport.link import Data, Link
+from siguard.transport.link import Link
 from siguard.transport.secure import SealedLink
 from siguard.transport.tcp import TcpLink
+from siguard.transport.wrapped import WrappedLink
 
 
 @pytest.mark.parametrize("victim", SERVERS)
@@ -112,12 +113,11 @@ def die(link: Link) -> None:
     socket.close()
 
 
-class Stuck:
+class Stuck(WrappedLink):
     """An end of a link that takes nothing while it is stuck, as when the other end reads no more."""
 
     def __init__(self, link: Link, owner: str, clog: Clog) -> None:
-        self.peer = link.peer
-        self._link = link
+        super().__init__(link)
         self._ends = {owner, link.peer}
         self._clog = clog
 
@@ -126,16 +126,7 @@ class Stuck:
             self._clog.left -= 1
             if self._clog.left < 0:
                 await self._clog.open.wait()
-        await self._link.send(data)
-
-    async def send_eof(self) -> None:
-        await self._link.send_eof()
-
-    async def receive(self) -> Data:
-        return await self._link.receive()
-
-    async def aclose(self) -> None:
-        await self._link.aclose()
+        await self.link.send(data)
 
 
 class Clog:

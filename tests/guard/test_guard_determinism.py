@@ -16,7 +16,8 @@ from siguard.nn.model import FloatArray
 from siguard.prf import PairwiseRandomness
 from siguard.ring import Ring, RingArray
 from siguard.transport.frame import Kind, decode_frame
-from siguard.transport.link import Data, Link
+from siguard.transport.link import Link
+from siguard.transport.wrapped import WrappedLink
 
 SHORT, LABEL, NONE = GuardConfig(outer=2, inner=2), GuardConfig("label"), GuardConfig("none")
 CONFIGS = [LABEL, NONE, GuardConfig("linesearch"), SHORT]
@@ -36,24 +37,16 @@ FEATURES = np.random.default_rng(2).normal(size=(12, 2, 5))
 Transcript = list[tuple[str, str, bytes]]
 
 
-class Recorder:
+class Recorder(WrappedLink):
     """A link that notes what is sent."""
 
     def __init__(self, link: Link, owner: str, transcript: Transcript) -> None:
-        self.peer, self._link, self._owner, self._transcript = link.peer, link, owner, transcript
+        super().__init__(link)
+        self._owner, self._transcript = owner, transcript
 
     async def send(self, data: bytes) -> None:
         self._transcript.append((self._owner, self.peer, bytes(data)))
-        await self._link.send(data)
-
-    async def send_eof(self) -> None:
-        await self._link.send_eof()
-
-    async def receive(self) -> Data:
-        return await self._link.receive()
-
-    async def aclose(self) -> None:
-        await self._link.aclose()
+        await self.link.send(data)
 
 
 def _run(

@@ -13,7 +13,8 @@ from siguard.guard.policy import POLICIES, policy_cost
 from siguard.mpc.gate import Cost
 from siguard.nn.model import FloatArray
 from siguard.nn.shared import inference_cost
-from siguard.transport.link import Data, Link
+from siguard.transport.link import Link
+from siguard.transport.wrapped import WrappedLink
 
 SHORT = GuardConfig(outer=2, inner=3)
 CONFIGS = [GuardConfig("none"), GuardConfig("label"), GuardConfig("linesearch"), SHORT]
@@ -206,26 +207,17 @@ async def test_rounds_stay_at_what_was_measured(policy: str, autojump_clock: Any
     assert rounds <= CEILINGS[policy]
 
 
-class LengthRecorder:
+class LengthRecorder(WrappedLink):
     """A link that notes who sent how many bytes, in the order of each link."""
 
     def __init__(self, link: Link, owner: str, lengths: dict[tuple[str, str], list[tuple[bytes, int]]]) -> None:
-        self.peer, self._link = link.peer, link
+        super().__init__(link)
         self._sent = lengths.setdefault((owner, link.peer), [])
 
     async def send(self, data: bytes) -> None:
         # The session changes with the content; step, depth, type, shape and length must not.
         self._sent.append((data[22:80], len(data)))
-        await self._link.send(data)
-
-    async def send_eof(self) -> None:
-        await self._link.send_eof()
-
-    async def receive(self) -> Data:
-        return await self._link.receive()
-
-    async def aclose(self) -> None:
-        await self._link.aclose()
+        await self.link.send(data)
 
 
 @pytest.mark.parametrize("config", CONFIGS, ids=lambda config: config.policy)

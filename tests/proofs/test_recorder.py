@@ -23,7 +23,8 @@ from siguard.proofsim.recorder import Recorder
 from siguard.proofsim.view import Draw, Event, Message, StepNames, View
 from siguard.ring import Ring, RingArray
 from siguard.transport.frame import HEADER_BYTES, Kind
-from siguard.transport.link import Data, Link
+from siguard.transport.link import Link
+from siguard.transport.wrapped import WrappedLink
 
 Frames = dict[tuple[str, str], list[bytes]]
 
@@ -37,23 +38,12 @@ class Tap:
     def wrap_link(self, link: Link, owner: str) -> Link:
         tap = self
 
-        class Tapped:
-            peer = link.peer
-
+        class Tapped(WrappedLink):
             async def send(self, data: bytes) -> None:
                 tap.frames[owner, link.peer].append(data)
                 await link.send(data)
 
-            async def send_eof(self) -> None:
-                await link.send_eof()
-
-            async def receive(self) -> Data:
-                return await link.receive()
-
-            async def aclose(self) -> None:
-                await link.aclose()
-
-        return Tapped()
+        return Tapped(link)
 
     def sorted(self) -> Frames:
         """Branches that run side by side send in any order."""
