@@ -26,7 +26,7 @@ import trio
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from run import random_inputs
+from run import positive, random_inputs
 from scipy.optimize import nnls
 
 import siguard
@@ -183,8 +183,8 @@ async def run(options: argparse.Namespace) -> None:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the options and measure; in virtual time, where all work is done in the steps that are measured."""
     parser = argparse.ArgumentParser(description="Fit the cost table of this machine.")
-    parser.add_argument("--repeats", type=_positive, default=5, help="measured calls for each row")
-    parser.add_argument("--batches", type=_positive, nargs="+", default=[1, 10, 100])
+    parser.add_argument("--repeats", type=positive, default=5, help="measured calls for each row")
+    parser.add_argument("--batches", type=positive, nargs="+", default=[1, 10, 100])
     parser.add_argument("--policies", nargs="+", default=list(POLICIES))
     parser.add_argument("--machine", default=f"{platform.machine()}, Python {platform.python_version()}")
     parser.add_argument("--network-frame", type=float, default=0.0, help="seconds per frame between processes")
@@ -195,13 +195,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
         trio.run(run, options, clock=virtual_clock())
     except siguard.SiguardError as error:
         sys.exit(f"calibrate: {error}")
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ from nacl.signing import SigningKey
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from run import positive
 
 from siguard.transport.link import Link
 from siguard.transport.memory import memory_link_pair
@@ -333,19 +334,12 @@ def run(kinds: Sequence[str], repeats: int, megabytes: int, messages: int) -> No
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the options and measure."""
     parser = argparse.ArgumentParser(description="Speed of links between two processes of this machine.")
-    parser.add_argument("--repeats", type=_positive, default=5, help="timed runs for each row")
-    parser.add_argument("--megabytes", type=_positive, default=512, help="messages of 1 MB in a run")
-    parser.add_argument("--messages", type=_positive, default=5000, help="small messages in a run")
+    parser.add_argument("--repeats", type=positive, default=5, help="timed runs for each row")
+    parser.add_argument("--megabytes", type=positive, default=512, help="messages of 1 MB in a run")
+    parser.add_argument("--messages", type=positive, default=5000, help="small messages in a run")
     parser.add_argument("--links", nargs="+", choices=KINDS, default=list(KINDS))
     options = parser.parse_args(arguments)
     run(options.links, options.repeats, options.megabytes, options.messages)
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
 
 
 if __name__ == "__main__":

@@ -9,17 +9,18 @@ a line as it goes, then a table.  bench/NOTES.md says how to read the figures.
 from __future__ import annotations
 
 import argparse
-import itertools
 import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 
 import numpy as np
+import structlog
 import trio
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from run import CLASSES, HIDDEN, positive, random_inputs, untrained_layers
 
 import siguard
 from siguard.deploy.launch import open_processes
@@ -27,8 +28,7 @@ from siguard.deploy.loopback import make_loopback
 from siguard.deploy.owner import connect_owner
 from siguard.deploy.user import User, connect
 
-CLASSES, FEATURES = 10, 16
-HIDDEN = (128, 64)
+FEATURES = 16
 
 
 @dataclass(frozen=True)
@@ -46,19 +46,6 @@ class Row:
     processes_min: float
     processes_max: float
     ratio: float
-
-
-def networks(seed: int) -> tuple[siguard.Model, siguard.Defender]:
-    """An untrained linear model and h of shape 10-128-64-1: cost needs no training."""
-    rng = np.random.default_rng(seed)
-
-    def layers(*widths: int) -> list[tuple[np.ndarray, np.ndarray]]:
-        return [
-            (rng.normal(0, np.sqrt(2 / rows), (rows, columns)), rng.normal(0, 0.1, columns))
-            for rows, columns in itertools.pairwise(widths)
-        ]
-
-    return siguard.Model(layers(FEATURES, CLASSES)), siguard.Defender(layers(CLASSES, *HIDDEN, 1))
 
 
 async def measure(
@@ -102,7 +89,8 @@ async def measure(
 
 async def run(policies: Sequence[str], batches: Sequence[int], repeats: int) -> None:
     """Measure, print a JSON line for each row as it comes, then the table."""
-    model, defender = networks(1)
+    _, defender = random_inputs(1, seed=1)
+    model = siguard.Model(untrained_layers(np.random.default_rng(1), FEATURES, CLASSES))
     loopback = await make_loopback()
     owner, user = loopback.identities["owner"], loopback.identities["user"]
     configs = [siguard.GuardConfig(policy) for policy in policies]
@@ -142,10 +130,11 @@ def table(rows: Sequence[Row]) -> Table:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the options and measure."""
     parser = argparse.ArgumentParser(description="Three sealed processes against one process in memory.")
-    parser.add_argument("--repeats", type=int, default=9, help="timed calls for each row")
-    parser.add_argument("--batches", type=int, nargs="+", default=[1, 10, 100])
+    parser.add_argument("--repeats", type=positive, default=9, help="timed calls for each row")
+    parser.add_argument("--batches", type=positive, nargs="+", default=[1, 10, 100])
     parser.add_argument("--policies", nargs="+", default=["siguard", "linesearch", "label", "none"])
     options = parser.parse_args(arguments)
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(30))  # links that open are no news
     trio.run(run, options.policies, options.batches, options.repeats)
 
 

@@ -50,14 +50,18 @@ class Row:
     times_recorded: float
 
 
-def random_inputs(batch: int, seed: int) -> tuple[FloatArray, siguard.Defender]:
-    """Seeded logits of shape (batch, 10) and an untrained h of shape 10-128-64-1: cost needs no training."""
-    rng = np.random.default_rng(seed)
-    widths = (CLASSES, *HIDDEN, 1)
-    layers = [
+def untrained_layers(rng: np.random.Generator, *widths: int) -> list[tuple[FloatArray, FloatArray]]:
+    """Weights of a dense network, as before its training: cost needs none."""
+    return [
         (rng.normal(0, np.sqrt(2 / rows), (rows, columns)), rng.normal(0, 0.1, columns))
         for rows, columns in itertools.pairwise(widths)
     ]
+
+
+def random_inputs(batch: int, seed: int) -> tuple[FloatArray, siguard.Defender]:
+    """Seeded logits of shape (batch, 10) and an untrained h of shape 10-128-64-1."""
+    rng = np.random.default_rng(seed)
+    layers = untrained_layers(rng, CLASSES, *HIDDEN, 1)
     return rng.normal(0, 4, (batch, CLASSES)), siguard.Defender(layers)
 
 
@@ -147,8 +151,8 @@ async def run(policies: Sequence[str], batches: Sequence[int], repeats: int, see
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the options and measure."""
     parser = argparse.ArgumentParser(description="Cost of each guard policy on this machine.")
-    parser.add_argument("--repeats", type=_positive, default=5, help="timed calls for each row")
-    parser.add_argument("--batches", type=_positive, nargs="+", default=[1, 10, 100])
+    parser.add_argument("--repeats", type=positive, default=5, help="timed calls for each row")
+    parser.add_argument("--batches", type=positive, nargs="+", default=[1, 10, 100])
     parser.add_argument("--policies", nargs="+", default=["siguard", "linesearch", "label", "none"])
     parser.add_argument("--seed", type=int, default=1)
     options = parser.parse_args(arguments)
@@ -158,7 +162,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(f"bench: {error}")
 
 
-def _positive(text: str) -> int:
+def positive(text: str) -> int:
+    """An option that is a whole number from 1 up."""
     value = int(text)
     if value < 1:
         raise ValueError

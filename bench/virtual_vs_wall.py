@@ -26,7 +26,7 @@ import trio
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
-from run import CLASSES, HIDDEN, random_inputs
+from run import CLASSES, HIDDEN, positive, random_inputs
 
 import siguard
 from siguard.deploy.launch import open_processes
@@ -209,16 +209,15 @@ def table(rows: Sequence[Row]) -> Table:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Parse the options and measure."""
     parser = argparse.ArgumentParser(description="Virtual seconds against those of three processes.")
-    parser.add_argument("--repeats", type=_positive, default=5, help="timed queries for each figure")
+    parser.add_argument("--repeats", type=positive, default=5, help="timed queries for each figure")
     parser.add_argument("--networks", nargs="+", choices=["lan", "wan", "none"], default=["wan", "lan"])
     parser.add_argument("--policies", nargs="+", default=["siguard", "linesearch"])
-    parser.add_argument("--batch", type=_positive, default=1)
-    parser.add_argument("--cores", type=_positive, default=os.cpu_count() or 1, help="cores of this machine")
+    parser.add_argument("--batch", type=positive, default=1)
+    parser.add_argument("--cores", type=positive, default=os.cpu_count() or 1, help="cores of this machine")
     parser.add_argument("--seed", type=int, default=1)
     chosen = parser.parse_args(arguments)
-    structlog.configure(
-        wrapper_class=structlog.make_filtering_bound_logger(40)
-    )  # that links open, and are slow, is no news
+    # That links open, and are slow, is no news.
+    structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(40))
     options = Options(chosen.repeats, chosen.batch, chosen.seed, chosen.cores)
     rows = []
     try:
@@ -229,13 +228,6 @@ def main(arguments: Sequence[str] | None = None) -> None:
     except siguard.SiguardError as error:
         sys.exit(f"bench: {error}")
     Console().print(table(rows))
-
-
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise ValueError
-    return value
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ import trio
 import typer
 
 from siguard.cli_common import BAD_INPUT, one_message, replacing
-from siguard.errors import InputError, SiguardError, leaves_of
+from siguard.errors import InputError, without_groups
 
 if TYPE_CHECKING:
     import numpy.typing as npt
@@ -137,7 +137,6 @@ def query(
     key: Key = None,
 ) -> None:
     """Share rows of features with the servers; the guarded confidences come back, one row for each."""
-
     with one_message("stopped before an answer came"):
         deployment = _load(config)
         name = _only_user(deployment) if user is None else user
@@ -195,16 +194,12 @@ def doctor(
 
 def _run(main: Callable[[], Any]) -> None:
     """Run to the end; what went wrong comes out without the task groups through which it came."""
-    try:
+    with without_groups():
         trio.run(main)
-    except BaseExceptionGroup as group:
-        leaves = list(leaves_of(group))
-        raise next((one for one in leaves if isinstance(one, SiguardError)), leaves[0]) from None
 
 
 def _load(config: Path) -> DeploymentFile:
     """The deployment, with what everybody who takes part must know of it said on stderr, whatever the log level."""
-
     from siguard.deploy.file import load_deployment
 
     deployment = load_deployment(config)

@@ -91,8 +91,9 @@ def _run(
     scope: Scope, *, report_file: Path | None = None, page: Path | None = None, json: bool, every: bool = False
 ) -> None:
     _check_extra()
+    from siguard.errors import without_groups
     from siguard.proofsim.prove import prove as prove_all
-    from siguard.scenario.stopping import ctrl_c_is_not_swallowed, without_groups
+    from siguard.scenario.stopping import ctrl_c_is_not_swallowed
 
     # prove() names a rung or a control and says which one it is of how many: a bar for rungs, one for controls.
     with (
@@ -137,9 +138,9 @@ def _print(report: ProofReport, *, json: bool, every: bool) -> None:
 
 
 def _write_page(report: ProofReport, page: Path) -> None:
+    from siguard.errors import without_groups
     from siguard.proofsim.exhibits import exhibits
     from siguard.proofsim.page import write_page
-    from siguard.scenario.stopping import without_groups
 
     with shown_progress() as progress, without_groups():
         progress("recording views to show", 0, 1)

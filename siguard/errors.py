@@ -10,11 +10,13 @@ SiguardError
     PartyFailedError    a party reported that it failed, crashed or was cancelled
     FrameError          bytes that are not a frame of this protocol version
   RandomnessReuseError  an address of the pairwise randomness was used twice
+  DialError             nobody answers at an address (`siguard.transport.dial`); parties dial again
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 
 
 class SiguardError(Exception):
@@ -90,3 +92,17 @@ def leaves_of(error: BaseException) -> Iterator[BaseException]:
             yield from leaves_of(inner)
     else:
         yield error
+
+
+@contextmanager
+def without_groups() -> Iterator[None]:
+    """The one thing that went wrong, not the tree of task groups through which it came."""
+    try:
+        yield
+    except BaseExceptionGroup as group:
+        leaves = list(leaves_of(group))
+        for kind in (KeyboardInterrupt, SiguardError):
+            for leaf in leaves:
+                if isinstance(leaf, kind):
+                    raise leaf from None
+        raise

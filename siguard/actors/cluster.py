@@ -12,6 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import trio
 
+from siguard.actors.background import background_nursery
 from siguard.actors.blas import single_threaded_blas
 from siguard.actors.client import Answer
 from siguard.actors.debug import DebugProbe, Internals
@@ -265,24 +266,16 @@ async def open_cluster(
     if debug_open:
         _say_that_nothing_is_secret()
     profile = network_profile(network) if isinstance(network, str) else network
-    failure: BaseException | None = None
     async with AsyncExitStack() as stack:
         stack.enter_context(single_threaded_blas())
-        nursery = await stack.enter_async_context(trio.open_nursery())
+        nursery = await stack.enter_async_context(background_nursery())
         wrap = _shaped_then(shaper(profile, nursery, seed), wrap_link)
         cluster = Cluster(seed, debug_open, allow, deadline, wrap, randomness)
         if time is not None:
             await stack.enter_async_context(metered(cluster._actors.values(), time))
         for actor in cluster._actors.values():
             await nursery.start(actor.run)
-        try:
-            yield cluster
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
-            # Leaves below, outside the nursery, which would wrap it in a group.
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+        yield cluster
 
 
 def _shaped_then(shape: LinkWrapper, wrap: LinkWrapper | None) -> LinkWrapper:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from typing import NamedTuple
 
 import trio
 
@@ -16,6 +17,13 @@ from siguard.transport.frame import Frame, Kind, step_digest
 _NOTICE, _MOST_NOTICE = 0.1, 1.0
 #: Seconds that a party waits for one frame before it gives the session up.
 DEFAULT_DEADLINE = 60.0
+
+
+class _Wait(NamedTuple):
+    """For a frame that has not come: set when it has, and when the wait began."""
+
+    over: trio.Event
+    since: float
 
 
 class Mailbox:
@@ -44,9 +52,8 @@ class Mailbox:
         self.tell_waiting: Callable[[str], Awaitable[None]] | None = None
         self.notes: dict[str, Note] = {}
         self._arrived: dict[tuple[str, bytes], Frame] = {}
-        self._waiting: dict[tuple[str, bytes], trio.Event] = {}
+        self._waiting: dict[tuple[str, bytes], _Wait] = {}
         self._senders: set[str] = set()
-        self._since: dict[tuple[str, bytes], float] = {}
 
     def deliver(self, sender: str, frame: Frame) -> None:
         """Put a frame where its step will look for it.  A second frame for one step fails the session."""
@@ -65,9 +72,9 @@ class Mailbox:
             )
             return
         self._arrived[key] = frame
-        event = self._waiting.get(key)
-        if event is not None:
-            event.set()
+        wait = self._waiting.get(key)
+        if wait is not None:
+            wait.over.set()
 
     def needs(self, peer: str) -> bool:
         """Whether the loss of a peer ends this session; before its members are known, of one that sent for it."""
@@ -85,10 +92,10 @@ class Mailbox:
 
     def note(self) -> Note:
         """For whom this party waits longest."""
-        if not self._since:
+        if not self._waiting:
             return Note("", 0.0)
-        (sender, _), since = min(self._since.items(), key=lambda item: item[1])
-        return Note(sender, trio.current_time() - since)
+        (sender, _), wait = min(self._waiting.items(), key=lambda item: item[1].since)
+        return Note(sender, trio.current_time() - wait.since)
 
     def patience(self, depth: int) -> float:
         """How long the wait for a frame of this depth may take: the deadline, and up to a tenth more.
@@ -103,33 +110,31 @@ class Mailbox:
         key = (sender, step_digest(path))
         self.last_step = path
         if key not in self._arrived:
-            self._waiting[key] = trio.Event()
-            self._since[key] = trio.current_time()
+            wait = self._waiting[key] = _Wait(trio.Event(), trio.current_time())
             try:
-                await self._wait(key, self.patience(depth))
+                await self._wait(wait.over, sender, self.patience(depth))
                 if key not in self._arrived:
-                    raise self._missing(sender, path)
+                    raise self._missing(sender, path, trio.current_time() - wait.since)
             finally:
-                del self._waiting[key], self._since[key]
+                del self._waiting[key]
         # A read frame is forgotten, so that memory does not grow; a late double of it is read by nobody.
         frame = self._arrived.pop(key)
         if self.meter is not None:
             await self.meter.received(self.party, path, frame.size, f"{sender} {self.session.hex()}")
         return frame
 
-    async def _wait(self, key: tuple[str, bytes], patience: float) -> None:
+    async def _wait(self, arrived: trio.Event, sender: str, patience: float) -> None:
         """Wait for a frame; shortly before the end of the patience, find out who is missing."""
-        event, notice = self._waiting[key], min(_NOTICE * patience, _MOST_NOTICE)
+        notice = min(_NOTICE * patience, _MOST_NOTICE)
         with trio.move_on_after(patience - notice):
-            await event.wait()
-        if not event.is_set():
+            await arrived.wait()
+        if not arrived.is_set():
             with trio.move_on_after(notice):
                 if self.tell_waiting is not None:
-                    await self.tell_waiting(key[0])
-                await event.wait()
+                    await self.tell_waiting(sender)
+                await arrived.wait()
 
-    def _missing(self, sender: str, path: str) -> DeadlineError:
-        waited = trio.current_time() - self._since[sender, step_digest(path)]
+    def _missing(self, sender: str, path: str, waited: float) -> DeadlineError:
         missing = who_is_missing(self.party, Note(sender, waited), self.notes)
         behind = f", which waits for {missing}" if missing not in (sender, self.party) else ""
         return DeadlineError(

@@ -163,6 +163,7 @@ class Server(Actor):
             refusal = self._refusal(frame)
             if not self._serving:
                 self._idle = trio.Event()
+            # One that is refused counts as little as a question.
             self._serving[frame.session] = frame.kind if refusal is None else Kind.ASK
             self.nursery.start_soon(self._serve, peer, frame, refusal)
 
@@ -204,18 +205,14 @@ class Server(Actor):
         return PartyFailedError(reason, party=self.name, session=frame.session.hex()) if reason else None
 
     async def _serve(self, peer: str, frame: Frame, refusal: PartyFailedError | None) -> None:
-        kind = self._kind_of(peer)
-        others = [name for name in SERVERS if name != self.name]
+        serve, tell = self._serve_query, self._members_with(peer)
         if frame.kind is Kind.ASK:
             serve, tell = self._serve_ask, [peer]
-        elif kind == OWNER:
-            serve, tell = self._serve_owner, [*others, peer]
-        else:
-            serve, tell = self._serve_query, [*others, *{peer, self._receiver_of(peer)}]
+        elif self._kind_of(peer) == OWNER:
+            serve = self._serve_owner
         try:
             if refusal is not None:
-                await self._tell(frame.session, tell, refusal)
-                self._forget(frame.session)
+                await self._give_up(frame.session, tell, refusal)
             else:
                 await self.within_session(frame.session, tell, partial(serve, peer, frame))
         finally:
@@ -227,9 +224,14 @@ class Server(Actor):
             if not self._serving:
                 self._idle.set()
 
+    def _members_with(self, client: str) -> list[str]:
+        """Whom a session of this client needs beside this server."""
+        others = [name for name in SERVERS if name != self.name]
+        return [*others, *{client, self._receiver_of(client)}]
+
     def _receiver_of(self, peer: str) -> str:
-        """Who is given the answer: the user who asked, or the one user beside upstream."""
-        return peer if self._kind_of(peer) == USER else USER
+        """Who is given the answer: the one who asked, or the one user beside upstream."""
+        return USER if self._kind_of(peer) == UPSTREAM else peer
 
     async def _serve_ask(self, peer: str, frame: Frame) -> None:
         reply = await reply_to(Ask.decode(frame.payload), self)
@@ -262,12 +264,12 @@ class Server(Actor):
             if role_0 == peer and self.nursery is not None:
                 del self._dealt[session]
                 if trio.current_time() - ended <= 2 * self.deadline:
-                    tell = [*(name for name in SERVERS if name != self.name), client, self._receiver_of(client)]
                     error = kind(reason, party=peer, session=session.hex())
-                    self.nursery.start_soon(self._tell_and_drop, session, tell, error)
+                    self.nursery.start_soon(self._give_up, session, self._members_with(client), error)
 
-    async def _tell_and_drop(self, session: bytes, tell: Iterable[str], error: SiguardError) -> None:
-        await self._tell(session, set(tell), error)
+    async def _give_up(self, session: bytes, tell: Iterable[str], error: SiguardError) -> None:
+        """End at the others a session that does not run here."""
+        await self._tell(session, tell, error)
         self._forget(session)
 
     def _admit(self, peer: str, request: Request) -> tuple[GuardConfig, SharedDefender, SharedModel | None]:

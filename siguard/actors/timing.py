@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Literal
 import trio
 
 from siguard.actors.actor import Actor
+from siguard.actors.background import background_nursery
 from siguard.actors.session import SERVERS
 from siguard.actors.virtual import MeasuredMeter, Meter, TableMeter, VirtualMachine, WorkTimer
 from siguard.errors import InputError
@@ -61,12 +62,11 @@ async def metered(actors: Collection[Actor], time: VirtualTime) -> AsyncIterator
         meter = MeasuredMeter(machine, timer)
         trio.lowlevel.add_instrument(timer)
     try:
-        async with trio.open_nursery() as nursery:
+        async with background_nursery() as nursery:
             await nursery.start(machine.run)
             for actor in actors:
                 actor.meter = meter
             yield machine
-            nursery.cancel_scope.cancel()
     finally:
         if timer is not None:
             trio.lowlevel.remove_instrument(timer)

@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import ExitStack, asynccontextmanager
 from pathlib import Path
 
 import trio
@@ -106,8 +105,13 @@ class Processes:
 
 @asynccontextmanager
 async def open_processes(loopback: Loopback) -> AsyncIterator[Processes]:
-    """Start S0, S1 and S2; leaving the block ends them and removes their keys, logs and state."""
-    with tempfile.TemporaryDirectory(prefix="siguard-") as name:
+    """Start S0, S1 and S2; leaving the block ends them and removes their keys, logs and state.
+
+    The listening sockets are closed in any case.
+    """
+    with ExitStack() as sockets, tempfile.TemporaryDirectory(prefix="siguard-") as name:
+        for listener in loopback.listeners.values():
+            sockets.callback(listener.socket.close)
         processes = Processes(loopback, Path(name))
         loopback.deployment.write(processes.config)
         for server in SERVERS:
@@ -119,5 +123,3 @@ async def open_processes(loopback: Loopback) -> AsyncIterator[Processes]:
         finally:
             with trio.CancelScope(shield=True):
                 await processes.stop_all()
-            for listener in loopback.listeners.values():
-                os.close(listener.socket.detach())

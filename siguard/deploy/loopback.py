@@ -11,6 +11,7 @@ from pathlib import Path
 import trio
 from nacl.signing import SigningKey
 
+from siguard.actors.background import background_nursery
 from siguard.actors.deployment import LinkWrapper
 from siguard.actors.server import Server
 from siguard.actors.session import SERVERS
@@ -81,15 +82,7 @@ async def open_servers(
             task_status.started()
             await trio.sleep_forever()
 
-    failure: BaseException | None = None
-    async with trio.open_nursery() as nursery:
+    async with background_nursery() as nursery:
         for name in SERVERS:
             await nursery.start(partial(serve, name))
-        try:
-            yield servers
-        except (Exception, KeyboardInterrupt, SystemExit) as error:
-            # Leaves below, outside the nursery, which would wrap it in a group.
-            failure = error
-        nursery.cancel_scope.cancel()
-    if failure is not None:
-        raise failure
+        yield servers

@@ -8,11 +8,12 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from nacl.signing import VerifyKey
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
+from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
 
 from siguard.deploy.keys import PUBLIC_ALLOWED, parse_public
 from siguard.errors import InputError
 from siguard.explain import found_allowed
+from siguard.sections import Section, setting
 from siguard.transport.profiles import Direction, NetworkProfile, network_profile
 
 SERVER_NAMES = ("S0", "S1", "S2")
@@ -72,12 +73,8 @@ def _printable(text: str) -> str:
     return text
 
 
-def _key(default: Any, meaning: str, allowed: str, **constraints: Any) -> Any:
-    return Field(default, description=meaning, json_schema_extra={"allowed": allowed}, **constraints)
-
-
 def _seconds(default: float, meaning: str) -> Any:
-    return _key(default, meaning, "seconds, from 0.001 to 86400", ge=0.001, le=86_400, allow_inf_nan=False)
+    return setting(default, meaning, "seconds, from 0.001 to 86400", ge=0.001, le=86_400, allow_inf_nan=False)
 
 
 def _public_key(whose: str) -> Any:
@@ -87,11 +84,7 @@ def _public_key(whose: str) -> Any:
 PublicKey = Annotated[InstanceOf[VerifyKey], BeforeValidator(parse_public)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class ServerSection(_Section):
+class ServerSection(Section):
     """``[servers.S0]``: where a server is reached, and the key that it must prove to have."""
 
     address: Annotated[tuple[str, int], BeforeValidator(parse_address)] = Field(
@@ -100,7 +93,7 @@ class ServerSection(_Section):
     key: PublicKey = _public_key("the server")
 
 
-class ServersSection(_Section):
+class ServersSection(Section):
     """``[servers]``: the three of them."""
 
     S0: ServerSection
@@ -108,43 +101,43 @@ class ServersSection(_Section):
     S2: ServerSection
 
 
-class OwnerSection(_Section):
+class OwnerSection(Section):
     """``[owner]``: who shares the model and signs the guard configurations."""
 
     key: PublicKey = _public_key("the model owner")
 
 
-class UserSection(_Section):
+class UserSection(Section):
     """``[users.NAME]``: who may ask."""
 
     key: PublicKey = _public_key("the user")
 
 
-class LimitsSection(_Section):
+class LimitsSection(Section):
     """``[limits]``: after how long, and beyond what size, a server gives up."""
 
     deadline: float = _seconds(60.0, "seconds a server waits for a frame of a session")
     connect: float = _seconds(15.0, "seconds a party waits for a connection to another one")
-    frame_bytes: int = _key(
+    frame_bytes: int = setting(
         268_435_456,
         "bytes of the largest frame that is sent or received",
         "a whole number from 65536 to 2147483648",
         ge=65_536,
         le=2_147_483_648,
     )
-    sessions: int = _key(
+    sessions: int = setting(
         256, "sessions that a server has open at once", "a whole number from 1 to 65536", ge=1, le=65_536
     )
 
 
 def _shape(meaning: str, allowed: str, **constraints: Any) -> Any:
-    return _key(None, f"{meaning}; the profile's when left out", allowed, allow_inf_nan=False, **constraints)
+    return setting(None, f"{meaning}; the profile's when left out", allowed, allow_inf_nan=False, **constraints)
 
 
-class NetworkSection(_Section):
+class NetworkSection(Section):
     """``[network]``: for experiments, every party shapes what it sends."""
 
-    profile: Literal["lan", "wan", "none"] = _key(
+    profile: Literal["lan", "wan", "none"] = setting(
         "none", "the network to imitate; none leaves the real one as it is", '"lan", "wan" or "none"'
     )
     latency_ms: float | None = _shape("milliseconds a message is on its way", "0 to 60000", ge=0, le=60_000)
@@ -171,10 +164,12 @@ class NetworkSection(_Section):
         return NetworkProfile(f"{self.profile}, changed", direction)
 
 
-class ExperimentSection(_Section):
+class ExperimentSection(Section):
     """``[experiment]``: what no deployment with real data may do."""
 
-    plaintext: bool = _key(False, "send without sealing: every host on the way reads all shares", "true or false")
+    plaintext: bool = setting(
+        False, "send without sealing: every host on the way reads all shares", "true or false"
+    )
 
 
 def _some_users(users: dict[str, UserSection]) -> dict[str, UserSection]:
@@ -183,7 +178,7 @@ def _some_users(users: dict[str, UserSection]) -> dict[str, UserSection]:
     return users
 
 
-class Sections(_Section):
+class Sections(Section):
     """The whole file."""
 
     name: Annotated[str, AfterValidator(_printable)] = Field(

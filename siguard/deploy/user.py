@@ -32,7 +32,7 @@ from siguard.deploy.client import linked_client
 from siguard.deploy.connections import Connections
 from siguard.deploy.file import DeploymentFile
 from siguard.deploy.hello import ClientKeys
-from siguard.errors import InputError, PolicyError, ProtocolError, SiguardError, leaves_of
+from siguard.errors import InputError, PolicyError, ProtocolError, without_groups
 from siguard.guard.config import GuardConfig
 from siguard.mpc.concurrency import side_by_side
 from siguard.mpc.softmax import FRACTION_BITS
@@ -139,11 +139,8 @@ class User:
         return Traffic()
 
     async def _ask_all(self, what: str) -> list[Any]:
-        try:
+        with without_groups():
             return await side_by_side(*(partial(self._client.inquire, server, what) for server in SERVERS))
-        except BaseExceptionGroup as group:
-            error = next((leaf for leaf in leaves_of(group) if isinstance(leaf, SiguardError)), None)
-            raise error or group from None
 
     def _checked(self, server: str, values: Any) -> Service:
         """An offer that the owner signed, as a service; raises `ProtocolError` for any other."""

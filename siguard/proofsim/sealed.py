@@ -113,7 +113,7 @@ async def _attacked(config: GuardConfig, seed: int, times: int) -> list[SealedCa
     rng = np.random.default_rng([seed, 10])
     call = _Call(config, seed, rng.normal(size=(BATCH, CLASSES)), small_networks(rng))
     sealed = SealedNetwork(seed)
-    expected, error, sent = await call.run(sealed, ())
+    expected, error, sent = await call.run(sealed)
     if expected is None:
         raise error or AssertionError("no answer and no error")
     cases = []
@@ -125,7 +125,7 @@ async def _attacked(config: GuardConfig, seed: int, times: int) -> list[SealedCa
             record = records[rng.integers(len(records))]
             sealed = SealedNetwork(seed)
             tamper = _Tamper(record, fault, rng)
-            answer, error, _ = await call.run(sealed, (tamper,))
+            answer, error, _ = await call.run(sealed, tamper)
             cases.append(SealedCase(name, record, tamper.met, expected, answer, error))
     return cases
 
@@ -140,7 +140,7 @@ class _Call:
     networks: tuple[Model, Defender]
 
     async def run(
-        self, sealed: SealedNetwork, tampers: Sequence[_Tamper]
+        self, sealed: SealedNetwork, tamper: _Tamper | None = None
     ) -> tuple[npt.NDArray[np.float64] | None, SiguardError | None, list[tuple[str, str, int]]]:
         """Answer or error, and the records that were sent for it."""
         network = sealed.network
@@ -148,7 +148,7 @@ class _Call:
         async with open_cluster(self.seed, deadline=_DEADLINE, wrap_link=sealed.wrap_link) as cluster:
             await warm_up(cluster, self.networks, self.config)
             before = len(network.passed)
-            for tamper in tampers:
+            if tamper is not None:
                 tamper.past = network.passed[:before]
                 network.tamper = tamper
             try:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
 
 import trio
 
@@ -66,10 +66,7 @@ async def _over_tcp(scenario: Scenario, experiment: Experiment, progress: Progre
         network=scenario.network.shape(), limits=LimitsSection(connect=_START_SECONDS)
     )
     deployment, identities = loopback.deployment, loopback.identities
-    with ExitStack() as stack:
-        stack.enter_context(sigterm_is_ctrl_c())
-        for listener in loopback.listeners.values():
-            stack.callback(listener.socket.close)  # for what `open_processes` does not come to
+    with sigterm_is_ctrl_c():
         async with open_processes(loopback) as processes, _watched(processes):
             with counted(progress, _START, 1):
                 async with connect_owner(deployment, identities["owner"]) as owner:

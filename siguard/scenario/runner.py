@@ -10,7 +10,7 @@ from typing import Any
 import trio
 
 from siguard.actors.virtual import virtual_clock
-from siguard.errors import InputError
+from siguard.errors import InputError, without_groups
 from siguard.guard import reference
 from siguard.guard.config import GuardConfig
 from siguard.nn.model import FloatArray
@@ -20,7 +20,7 @@ from siguard.scenario.figures import Released, agreement, complaints, network_fi
 from siguard.scenario.load import Scenario, load_scenario
 from siguard.scenario.progress import Progress, counted, silent
 from siguard.scenario.report import AttackFigures, Report
-from siguard.scenario.stopping import ctrl_c_is_not_swallowed, without_groups
+from siguard.scenario.stopping import ctrl_c_is_not_swallowed
 from siguard.scenario.threads import one_thread
 
 #: With an AUC of the adaptive attack at or below this without any guard, there is no leak to defend.

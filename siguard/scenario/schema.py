@@ -8,40 +8,33 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, InstanceOf
+from pydantic import AfterValidator, BeforeValidator, Field, InstanceOf
 
 from siguard.deploy.schema import SERVER_NAMES
 from siguard.deploy.schema import NetworkSection as ShapeSection
 from siguard.errors import InputError
 from siguard.guard.config import POLICIES
 from siguard.proofsim.claims import CORRUPTED_SETS, Corrupted
+from siguard.sections import Section, setting
 from siguard.transport.profiles import Direction, NetworkProfile
 
 
-def _key(default: Any, meaning: str, allowed: str, **constraints: Any) -> Any:
-    return Field(default, description=meaning, json_schema_extra={"allowed": allowed}, **constraints)
-
-
 def _whole(default: int, low: int, high: int, meaning: str) -> Any:
-    return _key(default, meaning, f"a whole number from {low} to {high}", ge=low, le=high)
+    return setting(default, meaning, f"a whole number from {low} to {high}", ge=low, le=high)
 
 
 _Width = Annotated[int, Field(ge=1, le=4096)]
 
 
-class _Section(BaseModel):
-    model_config = ConfigDict(strict=True, extra="forbid", frozen=True)
-
-
-class DataSection(_Section):
+class DataSection(Section):
     """``[data]``: where the rows come from."""
 
-    kind: Literal["digits", "location30", "npz"] = _key(
+    kind: Literal["digits", "location30", "npz"] = setting(
         "digits",
         "the data set: scikit-learn's digits, Location30 from a file, or logits from an .npz file",
         "digits, location30 or npz",
     )
-    path: str | None = _key(
+    path: str | None = setting(
         None,
         "the file or folder of location30 or npz; relative paths count from the folder of the scenario file",
         "a path; needed for npz, not for digits",
@@ -52,10 +45,10 @@ class DataSection(_Section):
     )
 
 
-class TargetSection(_Section):
+class TargetSection(Section):
     """``[target]``: the dense ReLU network whose members are attacked; not for npz, which has its logits."""
 
-    hidden: list[_Width] | None = _key(
+    hidden: list[_Width] | None = setting(
         None,
         "widths of the hidden layers; 64, 64 for digits and 1024, 512, 256, 128 for location30 when left out",
         "a list of 1 to 5 whole numbers from 1 to 4096",
@@ -64,16 +57,16 @@ class TargetSection(_Section):
     )
 
 
-class AttacksSection(_Section):
+class AttacksSection(Section):
     """``[attacks]``: what the attacker has who tries to tell members from non-members."""
 
     shadows: int = _whole(4, 1, 16, "shadow models of the attacker, trained like the target (digits only)")
 
 
-class TransportSection(_Section):
+class TransportSection(Section):
     """``[transport]``: where the three servers are."""
 
-    kind: Literal["memory", "tcp"] = _key(
+    kind: Literal["memory", "tcp"] = setting(
         "memory",
         "where the servers run: all parties in this process, or three processes of this machine over sealed TCP",
         "memory or tcp",
@@ -107,17 +100,17 @@ class NetworkSection(ShapeSection):
             "names": 'SENDER->RECEIVER in quotes, two of S0, S1, S2 and user: "S0->user"',
         },
     )
-    clock: Literal["wall", "virtual"] = _key(
+    clock: Literal["wall", "virtual"] = setting(
         "wall",
         "seconds that really pass, or computed ones of parties side by side (memory only)",
         "wall or virtual",
     )
-    costs: Literal["table", "measured"] = _key(
+    costs: Literal["table", "measured"] = setting(
         "table",
         "what local work takes in virtual time: by a stored table, the same in every run, or as measured here",
         "table or measured; for the virtual clock only",
     )
-    cores: int | None = _key(
+    cores: int | None = setting(
         None,
         "how many parties compute at once, on one machine; each has a machine of its own when left out",
         "a whole number from 1 to 64; for the virtual clock only",
@@ -148,17 +141,17 @@ class NetworkSection(ShapeSection):
         return self.model_dump(include=set(ShapeSection.model_fields))
 
 
-class _Head(_Section):
+class _Head(Section):
     """What experiments and proofs have in common."""
 
-    name: str = _key("", "what the report calls the scenario; the file's name when left out", "a text")
+    name: str = setting("", "what the report calls the scenario; the file's name when left out", "a text")
     seed: int = _whole(1, 0, 2**31 - 1, "fixes the split, training, secret sharing and attacks; or a proof's draws")
 
 
 class Sections(_Head):
     """An experiment's whole file but for ``[guard]``, whose keys depend on the policies (see load.py)."""
 
-    samples: int | None = _key(
+    samples: int | None = setting(
         None,
         "rows that are guarded and attacked, half of them members; all there are when left out",
         "an even number from 2 to 1000000",
@@ -195,10 +188,10 @@ def _each_once(items: Sequence[Any]) -> Sequence[Any]:
     return items
 
 
-class ProveSection(_Section):
+class ProveSection(Section):
     """``[prove]``: the claims of ``siguard prove``."""
 
-    policies: Annotated[list[Annotated[str, BeforeValidator(_policy)]], AfterValidator(_each_once)] = _key(
+    policies: Annotated[list[Annotated[str, BeforeValidator(_policy)]], AfterValidator(_each_once)] = setting(
         list(POLICIES),
         "the policies whose view is proved to be simulatable",
         f"a list of {', '.join(POLICIES)}, each at most once",
@@ -206,14 +199,14 @@ class ProveSection(_Section):
     )
     corrupt: Annotated[
         list[Annotated[InstanceOf[Corrupted], BeforeValidator(_corrupted)]], AfterValidator(_each_once)
-    ] = _key(
+    ] = setting(
         list(CORRUPTED_SETS),
         "the corrupted sets: one server and the user, one server, or the user",
         f"a list of {'; '.join(map(str, CORRUPTED_SETS))}, each at most once",
         min_length=1,
     )
-    mode: Literal["quick", "full"] = _key("quick", "at most two minutes, or the whole campaign", "quick or full")
-    html: bool = _key(
+    mode: Literal["quick", "full"] = setting("quick", "at most two minutes, or the whole campaign", "quick or full")
+    html: bool = setting(
         False, "write the report as one HTML page too, report.html beside report.json", "true or false"
     )
 

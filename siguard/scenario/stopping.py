@@ -8,8 +8,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from siguard.errors import SiguardError, leaves_of
-
 
 @contextmanager
 def ctrl_c_is_not_swallowed() -> Iterator[None]:
@@ -38,17 +36,3 @@ def sigterm_is_ctrl_c() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
-
-
-@contextmanager
-def without_groups() -> Iterator[None]:
-    """The one thing that went wrong, not the tree of task groups through which it came."""
-    try:
-        yield
-    except BaseExceptionGroup as group:
-        leaves = list(leaves_of(group))
-        for kind in (KeyboardInterrupt, SiguardError):
-            for leaf in leaves:
-                if isinstance(leaf, kind):
-                    raise leaf from None
-        raise

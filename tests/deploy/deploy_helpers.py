@@ -10,15 +10,22 @@ import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AbstractAsyncContextManager, ExitStack, asynccontextmanager
 from dataclasses import dataclass, field, replace
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 import pytest
 import trio
+from fault_links import LABEL as LABEL
+from fault_links import LINESEARCH as LINESEARCH
+from fault_links import SHORT as SHORT
+from fault_links import Failure as Failure
+from fault_links import failure_of as failure_of
+from fault_links import some_features as some_features
+from fault_links import tiny_defender as tiny_defender
+from fault_links import tiny_model as tiny_model
 
-from siguard import Defender, GuardConfig, Model, SiguardError
+from siguard import GuardConfig, Model
 from siguard.actors.deployment import LinkWrapper
 from siguard.actors.server import Server
 from siguard.actors.session import SERVERS
@@ -31,31 +38,10 @@ from siguard.nn.model import FloatArray
 from siguard.prf import PairwiseRandomness, RandomnessFactory
 from siguard.transport.secure import Identity
 
-#: One step of the published guard: every gate once.
-SHORT = GuardConfig(outer=1, inner=1)
-LINESEARCH = GuardConfig("linesearch")
-LABEL = GuardConfig("label")
 #: Seconds that a server waits for a frame, and a party for a link.
 DEADLINE = 1.0
 #: Seconds beyond a deadline that this machine may take for what it has to do, the tests beside it included.
 GRACE = 2.0
-
-
-def _layers(shape: Sequence[int], seed: int) -> list[tuple[FloatArray, FloatArray]]:
-    rng = np.random.default_rng(seed)
-    return [(rng.normal(size=(m, n)), rng.normal(size=n) / 10) for m, n in pairwise(shape)]
-
-
-def tiny_model(seed: int = 0) -> Model:
-    return Model(_layers((5, 7, 4), seed))
-
-
-def tiny_defender(seed: int = 0) -> Defender:
-    return Defender(_layers((4, 8, 6, 1), seed))
-
-
-def some_features(batch: int = 2, seed: int = 0) -> FloatArray:
-    return np.random.default_rng(seed).normal(size=(batch, 5))
 
 
 # A deployment -----------------------------------------------------------------------------------------------------
@@ -253,21 +239,6 @@ def no_sessions(*servers: Server) -> bool:
         and (server.nursery is None or len(server.nursery.child_tasks) == len(server._links))
         for server in servers
     )
-
-
-class Failure(NamedTuple):
-    """How a call failed, and how long that took."""
-
-    error: SiguardError
-    seconds: float
-
-
-async def failure_of(call: Awaitable[Any]) -> Failure:
-    """The `SiguardError` that a call must end with."""
-    started = trio.current_time()
-    with pytest.raises(SiguardError) as caught:
-        await call
-    return Failure(caught.value, trio.current_time() - started)
 
 
 def assert_right(result: Any, expected: FloatArray | None = None) -> None:

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import trio
 
-from siguard.errors import DeadlineError, InputError, ScenarioError
+from siguard.errors import DeadlineError, InputError, ScenarioError, without_groups
 from siguard.scenario.load import load_scenario
 from siguard.scenario.report import Report
 from siguard.scenario.runner import ScenarioRun, run_scenario
-from siguard.scenario.stopping import ctrl_c_is_not_swallowed, sigterm_is_ctrl_c, without_groups
+from siguard.scenario.stopping import ctrl_c_is_not_swallowed, sigterm_is_ctrl_c
 
 SMALL = """
 seed = 5

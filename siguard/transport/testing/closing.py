@@ -32,6 +32,14 @@ async def _send_and(end: Callable[[], Awaitable[None]], link: Link, messages: li
     await end()
 
 
+async def _delivers(end: Callable[[], Awaitable[None]], one: Link, other: Link) -> None:
+    """What was sent before ``end`` reaches the other end, which waits, and nothing after it."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(_send_and, end, one, TAIL)
+        await trio.sleep(PAUSE)
+        require_same(await read_to_end(other), TAIL)
+
+
 async def _send_until_closed(link: Link, messages: list[bytes]) -> None:
     """Send; the other end may close before it has room for all of them."""
     with suppress(LinkClosedError):
@@ -43,10 +51,7 @@ async def _send_until_closed(link: Link, messages: list[bytes]) -> None:
 
 async def half_close_delivers_what_was_sent(one: Link, other: Link) -> None:
     """After `send_eof` the other end receives what was sent, then LinkClosedError each time."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_send_and, one.send_eof, one, TAIL)
-        await trio.sleep(PAUSE)
-        require_same(await read_to_end(other), TAIL)
+    await _delivers(one.send_eof, one, other)
 
 
 async def half_close_wakes_the_other_ends_receive(one: Link, other: Link) -> None:
@@ -89,10 +94,7 @@ async def half_close_twice_is_harmless(one: Link, other: Link) -> None:
 
 async def close_delivers_what_was_sent(one: Link, other: Link) -> None:
     """After `aclose` the other end receives what was sent, then LinkClosedError each time."""
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_send_and, one.aclose, one, TAIL)
-        await trio.sleep(PAUSE)
-        require_same(await read_to_end(other), TAIL)
+    await _delivers(one.aclose, one, other)
 
 
 async def close_after_half_close_is_clean(one: Link, other: Link) -> None:
@@ -102,10 +104,7 @@ async def close_after_half_close_is_clean(one: Link, other: Link) -> None:
         await one.send_eof()
         await one.aclose()
 
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(_send_and, end, one, TAIL)
-        await trio.sleep(PAUSE)
-        require_same(await read_to_end(other), TAIL)
+    await _delivers(end, one, other)
 
 
 async def close_with_unread_messages_delivers_what_was_sent(one: Link, other: Link) -> None:
