@@ -4,6 +4,7 @@ Three servers hold replicated shares of a model's logits, add defensive noise in
 perturbed confidences, only to the user.  Semi-honest, one corrupted server together with the user.
 
     ring, prf        Z_2^k arrays, fixed point, exact matmul; addressed pairwise randomness
+    sections, explain  tables of a settings file, and what is wrong with one
     transport/       frames, links, accounting: how bytes get from one party to another
     mpc/             gates on shares, one file per family
     nn/              dense networks, in plaintext and on shares

@@ -56,7 +56,7 @@ async def seal(
     """Authenticate both ends of ``link`` and return it sealed; `SealedLink.peer` is who is there.
 
     known: the pinned key of each party that may be there.  expect: the one that was dialled (initiator only).
-    prologue: what both ends must agree on, for instance the deployment file.  deadline: seconds for all of it.
+    prologue: what both ends must agree on.  deadline: seconds for all of it.
     rekey_records: the same at both ends.  Raises `HandshakeError`, and then, as when cancelled, ``link`` is closed.
     """
     if expect is not None and not initiator:
