@@ -6,6 +6,9 @@
 VENV      ?= .venv
 BIN       := $(VENV)/bin
 INSTALLED := $(VENV)/.installed
+# What `make bench` passes to each script, and where their JSON lines and plots go.
+BENCH     ?=
+RESULTS   ?= runs/bench
 # 3.11 first: it is the version that is tested.  A Python with its venv module goes before one without.
 PYTHON    ?= $(shell for need in 'ensurepip, venv' sys; do \
                for p in python3.11 python3.12 python3.13 python3.14 python3 python; do \
@@ -13,7 +16,7 @@ PYTHON    ?= $(shell for need in 'ensurepip, venv' sys; do \
                    && echo $$p && exit; \
                done; done)
 
-.PHONY: help demo test bench prove-full browser-test chaos soak fuzz clean install
+.PHONY: help demo test bench bench-peers prove-full browser-test chaos soak fuzz clean install
 .DELETE_ON_ERROR:
 .DEFAULT_GOAL := help
 
@@ -21,7 +24,8 @@ help:
 	@echo 'make demo          install into $(VENV), then run scenarios/quickstart.toml'
 	@echo 'make test          install, lint, check the format, check types, run the tests'
 	@echo 'make prove-full    install, then the whole proof campaign, with runs/prove/report.html'
-	@echo 'make bench         install, then measure seconds, rounds and bytes of each policy'
+	@echo 'make bench         install, then measure seconds, rounds and bytes of policies and gates (BENCH=--quick)'
+	@echo 'make bench-peers   install, peers too, then measure other frameworks on the same guard beside this one'
 	@echo 'make browser-test  install, chromium too (Debian, as root), then test the report page in it'
 	@echo 'make chaos         install, then kill, stop and cut three server processes, 100 kills and more'
 	@echo 'make soak          install, then 200 sessions at once and 10,000 in all: does anything grow?'
@@ -38,7 +42,15 @@ test: install
 	$(BIN)/pytest -n auto
 
 bench: install
-	$(BIN)/python bench/run.py
+	$(BIN)/python bench/run.py $(BENCH) --out $(RESULTS)/policies.jsonl
+	$(BIN)/python bench/processes.py $(BENCH) --out $(RESULTS)/processes.jsonl
+	$(BIN)/python bench/networks.py $(BENCH) --out $(RESULTS)/networks.jsonl
+	$(BIN)/python bench/gates.py $(BENCH) --out $(RESULTS)/gates.jsonl
+	$(BIN)/python bench/growth.py $(BENCH) --out $(RESULTS)/growth.jsonl
+	$(BIN)/python bench/plots.py $(addprefix $(RESULTS)/,policies.jsonl networks.jsonl growth.jsonl) --to $(RESULTS)
+
+bench-peers: install
+	$(BIN)/python bench/peers.py --install
 
 prove-full: install
 	$(BIN)/siguard prove --full --html runs/prove/report.html

@@ -1,6 +1,7 @@
 """The command line: parse, call, print.  The only place that sets up logging or ends the process.
 
-cli_prove.py has `siguard prove`, cli_deploy.py `siguard keygen`, cli_common.py what the commands share.
+cli_prove.py has `siguard prove`, cli_deploy.py `siguard keygen`, cli_party.py and cli_query.py the commands of a
+deployment that runs; cli_common.py and cli_shared.py have what they share, cli_result.py what a query says.
 
 Exit status: 0 done; 1 a proof does not hold; 2 bad input or a failed protocol (one clear message on stderr);
 130 stopped with Ctrl-C.
@@ -18,8 +19,9 @@ import typer
 
 from siguard.cli_common import INTERRUPTED, check_writable, one_message, shown_progress
 from siguard.cli_deploy import keygen
-from siguard.cli_party import doctor, party, query, share_model
+from siguard.cli_party import doctor, party, share_model
 from siguard.cli_prove import prove, prove_scenario
+from siguard.cli_query import query
 
 if TYPE_CHECKING:
     from siguard.scenario.report import Report

@@ -153,6 +153,9 @@ def ring(bits: int) -> Ring:
     return Ring(bits)
 
 
+#: Fraction bits of values in fixed point, unless said otherwise.
+FRACTION_BITS = 16
+
 #: The ring in use for values.
 Z64 = ring(64)
 #: Single bits, one to a byte.

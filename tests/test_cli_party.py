@@ -181,6 +181,42 @@ def test_features_in_and_answer_out(shared: Site) -> None:
     assert not list(shared.folder.glob("*.tmp"))
 
 
+def test_how_a_query_is_computed_is_chosen_and_told(shared: Site) -> None:
+    few, least = (
+        json.loads(succeeded(shared, "query", "rows.csv", "--json", "--rounds", rounds))
+        for rounds in ("few", "bytes")
+    )
+    assert np.abs(np.array(few["confidences"]) - np.array(least["confidences"])).max() < 1e-3
+    for told in (few, least):
+        assert told["rows"] == 3
+        assert told["bytes_prepare"] + told["bytes_online"] == told["bytes_total"]
+        assert told["rounds_declared"] <= told["rounds"]
+    assert few["rounds"] < least["rounds"]
+    assert few["bytes_total"] > least["bytes_total"]
+    assert (few["plan"]["hidden"], least["plan"]["hidden"]) == ("key", "adder")
+    most = (few["bytes_declared"] + least["bytes_declared"]) // 2
+    options = ("--policy", "linesearch:", "--rounds", "few", "--max-bytes", most)
+    status, out, err = run(shared, "query", "rows.csv", "--json", "--out", "between.csv", *options)
+    assert status == 0, err
+    between = json.loads(out)
+    assert "confidences" not in between
+    assert between["bytes_declared"] <= most
+    assert few["rounds_declared"] <= between["rounds_declared"] <= least["rounds_declared"]
+    assert f"guard declared: {between['rounds_declared']} rounds" in err
+    assert "plan: hidden " in err
+
+
+def test_a_wrong_way_to_compute_is_told_of_its_option(shared: Site) -> None:
+    assert "--rounds: found 'fast'; allowed: auto, few, bytes" in refused(
+        shared, "query", "rows.csv", "--rounds", "fast"
+    )
+    assert "--max-bytes: it steers rounds = 'few'" in refused(shared, "query", "rows.csv", "--max-bytes", 9)
+    options = ("--rounds", "few", "--max-bytes", 9)
+    assert "--max-bytes: found 9; policy 'linesearch'" in refused(shared, "query", "rows.csv", *options)
+    said = refused(shared, "query", "rows.csv", "--policy", "siguard", "--rounds", "few")
+    assert "'siguard' is not signed by the model owner" in said
+
+
 def test_what_is_not_signed_or_not_there(shared: Site) -> None:
     said = refused(shared, "query", "rows.csv", "--policy", "siguard")
     assert "'siguard' is not signed by the model owner for this model; signed: linesearch" in said

@@ -14,6 +14,7 @@ from functools import partial
 import trio
 
 from siguard.actors.blame import Note
+from siguard.actors.failures import as_siguard_error
 from siguard.actors.ledger import Ledger
 from siguard.actors.mailbox import DEFAULT_DEADLINE, Mailbox
 from siguard.actors.messages import Abort, abort_for, error_from, from_payload, to_payload
@@ -237,12 +238,17 @@ class Actor:
         return Outbox(self.mailbox(session), self._links, self.ledger.traffic(session))
 
     async def within_session(
-        self, session: bytes, tell: Iterable[str], body: Callable[[], Awaitable[None]]
+        self,
+        session: bytes,
+        tell: Iterable[str],
+        body: Callable[[], Awaitable[None]],
+        *,
+        keep: bool = False,
     ) -> SiguardError | None:
         """Run this party's part of a session; on failure tell the others and return the error.
 
         Begins when there are links to all of ``tell``.  A session that the caller cancels is aborted at the others
-        too, and the cancellation goes on.
+        too, and the cancellation goes on.  keep: after success the session stays open, for another part of it.
         """
         if not self._is_running():
             return self._stopped(session)
@@ -259,13 +265,13 @@ class Actor:
                 # A failure that was noticed in the same moment as the end still counts.
                 finished = mailbox.failure is None
         except Exception as problem:
-            error = self._as_siguard_error(problem, mailbox)
+            error = as_siguard_error(problem, mailbox, self._log)
         except BaseExceptionGroup as group:
             # A failure and a cancellation at once: the failure is told, the cancellation goes on.
             cancelled, problems = group.split(trio.Cancelled)
             if problems is None or not isinstance(problems, ExceptionGroup):
                 raise
-            error = self._as_siguard_error(problems, mailbox)
+            error = as_siguard_error(problems, mailbox, self._log)
         finally:
             if not finished:
                 # Raised here, or noticed while the body ran, or else the caller cancelled.
@@ -275,31 +281,14 @@ class Actor:
                 if error is None or error is not mailbox.failure or not mailbox.told:
                     left = PartyFailedError(f"{self.name} left the session", party=self.name)
                     await self._tell(session, tell, error or left)
-            self._forget(session)
+            if finished and keep:
+                mailbox.reopen()
+            else:
+                self._forget(session)
             WORKING_FOR.reset(caller)
         if cancelled is not None:
             raise cancelled
         return error
-
-    def _as_siguard_error(self, problem: BaseException, mailbox: Mailbox) -> SiguardError:
-        leaf = problem
-        while isinstance(leaf, BaseExceptionGroup):
-            leaf = next((e for e in leaf.exceptions if isinstance(e, SiguardError)), leaf.exceptions[0])
-        if isinstance(leaf, SiguardError):
-            leaf.session = leaf.session or mailbox.session.hex()
-            leaf.party = leaf.party or self.name
-            leaf.step = leaf.step or mailbox.last_step
-            return leaf
-        # The text of a foreign exception may hold values: only its type leaves the party.
-        self._log.error("session failed", session=mailbox.session.hex(), error=type(leaf).__name__)
-        wrapped = PartyFailedError(
-            f"{self.name} failed with {type(leaf).__name__}",
-            party=self.name,
-            session=mailbox.session.hex(),
-            step=mailbox.last_step,
-        )
-        wrapped.__cause__ = leaf
-        return wrapped
 
     async def _tell(self, session: bytes, peers: Iterable[str], error: SiguardError) -> None:
         """Abort the session at the others; best effort, bounded, and not stopped by a cancellation."""
@@ -316,6 +305,11 @@ class Actor:
                 for peer in peers:
                     if peer in self._links:
                         nursery.start_soon(tell, peer)
+
+    async def _give_up(self, session: bytes, tell: Iterable[str], error: SiguardError) -> None:
+        """End at the others a session that does not run here."""
+        await self._tell(session, tell, error)
+        self._forget(session)
 
     def drop(self, session: bytes) -> None:
         """Forget a session in which nothing was drawn, and its traffic."""

@@ -12,17 +12,20 @@ import trio
 from nacl.signing import SigningKey
 
 from siguard.actors.actor import Actor
+from siguard.actors.keyring import OWNER
 from siguard.actors.ledger import Ledger
 from siguard.actors.mailbox import DEFAULT_DEADLINE
 from siguard.actors.messages import Ask, Grant, Load, Request, from_payload, grant_bytes
-from siguard.actors.server import LOAD_DEALER, OWNER
+from siguard.actors.prepared import PREPARE, READY
+from siguard.actors.server import LOAD_DEALER
 from siguard.actors.session import SERVERS, check_payload, client_pair, pair_name, roles_for
-from siguard.errors import DeadlineError, ProtocolError
+from siguard.actors.stock import Prepared, Stock
+from siguard.errors import DeadlineError, PartyFailedError, ProtocolError, without_groups
 from siguard.guard.config import GuardConfig
+from siguard.mpc.concurrency import side_by_side
 from siguard.mpc.io import mask_input, open_answer
-from siguard.mpc.softmax import FRACTION_BITS
 from siguard.prf import PairwiseRandomness, RandomnessFactory, fresh_key
-from siguard.ring import Z64, Ring, RingArray, decode
+from siguard.ring import FRACTION_BITS, Z64, Ring, RingArray, decode
 from siguard.transport.frame import SESSION_BYTES, Frame, Kind
 from siguard.transport.link import Link
 
@@ -60,6 +63,9 @@ class Client(Actor):
         super().__init__(name, links, ledger, deadline * _ANSWER_PATIENCE)
         self._keys = dict(keys)
         self._randomness = randomness
+        self._stock = Stock()
+        #: Told of a prepared session that will not be used.
+        self.on_dropped: Callable[[bytes], None] = lambda session: None
 
     async def send_input(self, session: bytes, dealer: str, opening: RingArray, value: RingArray) -> None:
         """Open the session at every server, and send x1 of a fresh sharing to roles 0 and 1."""
@@ -71,11 +77,13 @@ class Client(Actor):
             return randomness.draw(name, "input", "input", ring, shape)
 
         masked = mask_input(value, Z64, draw)
-        outbox = self.outbox(session)
-        for server in SERVERS:
-            await outbox.send(server, Kind.START, "start", 1, opening)
+        await self._open(session, "start", opening)
         for server in roles[:2]:
-            await outbox.send(server, Kind.DATA, "input", 1, masked)
+            await self.outbox(session).send(server, Kind.DATA, "input", 1, masked)
+
+    async def _open(self, session: bytes, step: str, opening: RingArray) -> None:
+        for server in SERVERS:
+            await self.outbox(session).send(server, Kind.START, step, 1, opening)
 
     async def receive_answer(self, session: bytes, dealer: str, shape: tuple[int, ...]) -> Answer:
         """Both parts of the answer, added and normalised: rows sum to 1 within 1e-12."""
@@ -97,13 +105,16 @@ class Client(Actor):
         return Answer(confidences_of(answer), depth)
 
     async def _both_parts(self, session: bytes, servers: Sequence[str]) -> dict[str, Frame]:
-        """The frames of `reveal` by server; when one is here, the other has a server's deadline to come."""
+        """The frames of `reveal` by server; when one is here, the other has a server's deadline, and a fifth.
+
+        So that a server that waits for another one at its last step says so before it is blamed itself.
+        """
         mailbox = self.mailbox(session)
         frames: dict[str, Frame] = {}
 
         async def take(server: str) -> None:
             frames[server] = await mailbox.take(server, "reveal")
-            nursery.cancel_scope.deadline = trio.current_time() + self.deadline / _ANSWER_PATIENCE
+            nursery.cancel_scope.deadline = trio.current_time() + 1.2 * self.deadline / _ANSWER_PATIENCE
 
         async with trio.open_nursery() as nursery:
             for server in servers:
@@ -135,6 +146,67 @@ class Client(Actor):
             raise error
         assert answer is not None  # noqa: S101 - a session without error has one
         return answer
+
+    # Ahead of a query --------------------------------------------------------------------------------------
+
+    async def prepare(self, requests: Mapping[bytes, Request]) -> None:
+        """Open sessions whose queries come later, all or none; returns when every server is ready for them.
+
+        requests: by fresh session ids; their order is the order of use.
+        """
+        try:
+            with without_groups():
+                await side_by_side(*(partial(self._prepare, *item) for item in requests.items()))
+        except BaseException:
+            for session in requests:
+                self.drop_prepared(session)
+            raise
+        for session, request in requests.items():
+            if session in self._mailboxes:
+                self._stock.put(session, request)
+
+    async def _prepare(self, session: bytes, request: Request) -> None:
+        *others, dealer = roles_for(request.dealer)
+
+        async def body() -> None:
+            await self._open(session, PREPARE, request.encode())
+            mailbox = self.mailbox(session)
+            for server in others:
+                mailbox.deadline = self.deadline / _ANSWER_PATIENCE
+                await mailbox.take(server, READY)
+            mailbox.deadline = self.deadline
+            await mailbox.take(dealer, READY)
+
+        error = await self.within_session(session, SERVERS, body, keep=True)
+        if error is not None:
+            raise error
+        self.mailbox(session).unattended = partial(self._dropped, session)
+
+    def take_prepared(self, request: Request) -> Prepared | None:
+        """The session to use for a request like this one, whoever deals, or None; the caller asks in it at once."""
+        for session in self._stock.too_old():
+            self.drop_prepared(session)
+        prepared = self._stock.take(request)
+        if prepared is not None:
+            self.mailbox(prepared.session).unattended = None
+        return prepared
+
+    def drop_prepared(self, session: bytes) -> None:
+        """End a prepared session at all servers; harmless for one that has ended."""
+        if session in self._mailboxes:
+            left = PartyFailedError(f"{self.name} dropped a prepared session", party=self.name)
+            self._mailboxes[session].fail(left)
+
+    def _dropped(self, session: bytes) -> None:
+        """A prepared session has failed; unless somebody said so, the servers are told."""
+        mailbox = self._mailboxes[session]
+        mailbox.unattended = None
+        self._stock.remove(session)
+        self.on_dropped(session)
+        if mailbox.told or self.nursery is None or mailbox.failure is None:
+            self._forget(session)
+        else:
+            self.nursery.start_soon(self._give_up, session, SERVERS, mailbox.failure)
 
     async def inquire(self, server: str, what: str, about: bytes = b"") -> Any:
         """A server's answer to a public question (`siguard.actors.inquiries`), as plain values."""

@@ -5,54 +5,41 @@ from __future__ import annotations
 import hashlib
 from collections.abc import AsyncIterator, Iterable
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 import trio
 
 from siguard.actors.background import background_nursery
 from siguard.actors.blas import single_threaded_blas
-from siguard.actors.client import Answer
-from siguard.actors.debug import DebugProbe, Internals
+from siguard.actors.client import Answer, Client
+from siguard.actors.debug import DebugProbe
 from siguard.actors.deployment import Deployment, LinkWrapper
-from siguard.actors.encoding import Encoding, encoded
+from siguard.actors.keyring import USER
 from siguard.actors.ledger import Ledger
-from siguard.actors.limits import check_memory
+from siguard.actors.limits import check_memory, check_prepare
 from siguard.actors.mailbox import DEFAULT_DEADLINE
-from siguard.actors.messages import Load, Request
+from siguard.actors.messages import Request
 from siguard.actors.naming import SessionNames
-from siguard.actors.server import USER
+from siguard.actors.options import check_networks, checked_config, checked_options
+from siguard.actors.planning import IN_MEMORY, conditions_of
+from siguard.actors.result import GuardResult as GuardResult
+from siguard.actors.setup import SharedNetworks
 from siguard.actors.timing import VirtualTime, metered
 from siguard.errors import InputError, PolicyError, SiguardError
 from siguard.guard.config import GuardConfig
+from siguard.guard.failures import failure_probabilities
 from siguard.guard.inputs import check_logits, relative_to_largest
-from siguard.guard.relative import LOGIT_BITS
-from siguard.mpc.softmax import FRACTION_BITS
+from siguard.guard.plan import Plan
+from siguard.guard.planner import Conditions, Planned, plan_for
+from siguard.guard.shape import Shape
+from siguard.guard.start import LOGIT_BITS
 from siguard.nn.inputs import check_features
-from siguard.nn.model import Defender, DenseNetwork, FloatArray, Model
+from siguard.nn.model import Defender, FloatArray, Model
 from siguard.prf import KEY_BYTES, PairwiseRandomness, RandomnessFactory
-from siguard.ring import RingArray, encode
+from siguard.ring import FRACTION_BITS, RingArray, encode
 from siguard.transport.accountant import Traffic
 from siguard.transport.profiles import NetworkProfile, network_profile
 from siguard.transport.shape import shaper
-
-
-@dataclass(frozen=True)
-class GuardResult:
-    """What one call gave.
-
-    confidences: (batch, C), rows >= 0 with sum 1.  seconds: call to answer, by trio's clock.
-    iterations: public number of optimisation steps per query.  traffic: this call, input sharing to reveal.
-    internals: only with ``debug_open``, else None.
-    """
-
-    confidences: npt.NDArray[np.float64]
-    seconds: float
-    iterations: int
-    traffic: Traffic
-    internals: Internals | None = None
 
 
 class Cluster:
@@ -66,24 +53,22 @@ class Cluster:
         deadline: float,
         wrap_link: LinkWrapper | None,
         randomness: RandomnessFactory,
+        conditions: Conditions,
     ) -> None:
         seed_key = None if seed is None else hashlib.blake2b(f"siguard {seed}".encode()).digest()[:KEY_BYTES]
         self._debug_open = debug_open
+        self._conditions = conditions
         self._allow = allow
         self._ledger = Ledger()
         self._probes: dict[bytes, DebugProbe] = {}
-        self._networks: dict[DenseNetwork, bytes] = {}
-        self._encodings: dict[DenseNetwork, Encoding] = {}  # of networks that are about to be shared
-        self._limits: dict[bytes, float] = {}
-        self._granted: set[tuple[bytes, bytes, GuardConfig]] = set()
-        self._sharing = trio.Lock()
-        #: Sharing of networks, grants: once per object, apart from the calls.
-        self.setup_traffic = Traffic()
         self._sessions = SessionNames(seed_key)
         self._deployment = Deployment(seed_key, self._ledger, self._probes, deadline, wrap_link, randomness)
         self._actors = self._deployment.actors
         self._owner = self._deployment.owner
+        self._networks = SharedNetworks(self._owner, self._sessions, self._ledger, allow)
         self.user = self._deployment.user
+        for client in (self.user, self._deployment.upstream):
+            client.on_dropped = self._forget_call
 
     # Calls ------------------------------------------------------------------------------------------------
 
@@ -95,10 +80,10 @@ class Cluster:
         Logits are taken relative to each row's largest, to 2^-24, and saturate 2^20 below it.
         Raises `InputError` or `PolicyError` before anything is sent, `ProtocolError` when a party fails.
         """
-        config = _checked_config(config)
+        config = checked_config(config)
         values = check_logits(logits, defender)
-        self._check(len(values), None, defender, config)
-        return await self._call(relative_to_largest(values), None, defender, config)
+        planned = self._check(len(values), None, defender, config)
+        return await self._call(relative_to_largest(values), None, defender, config, planned)
 
     async def query(
         self, features: npt.ArrayLike, model: Model, defender: Defender, config: GuardConfig | None = None
@@ -108,10 +93,52 @@ class Cluster:
         Features saturate at the limit the owner publishes with the model (at most 2^12).
         Raises as `guard`.
         """
-        config = _checked_config(config)
+        config = checked_config(config)
         values = check_features(features, model, defender)
-        self._check(len(values), model, defender, config)
-        return await self._call(values, model, defender, config)
+        planned = self._check(len(values), model, defender, config)
+        return await self._call(values, model, defender, config, planned)
+
+    async def prepare(
+        self,
+        defender: Defender,
+        config: GuardConfig | None,
+        batch: int,
+        count: int = 1,
+        *,
+        model: Model | None = None,
+    ) -> None:
+        """Let the dealing servers send their part of ``count`` later calls now, each for ``batch`` rows.
+
+        The next calls of `guard`, or with ``model`` of `query`, that have these networks, this configuration and as
+        many rows use one each, the oldest first; others run as ever.  Returns when the servers are ready.  What is
+        not used within `siguard.actors.limits.PREPARED_SECONDS`, or whose server is lost, is dropped: then a call
+        runs unprepared.  Calls at once with a seed: which one takes which session depends on their order.
+        Raises as `guard`, `PartyFailedError` when a server keeps as many as it may; then none of these is prepared.
+        """
+        config = checked_config(config)
+        check_prepare(batch, count)
+        check_networks(defender, model)
+        batch = int(batch)
+        plan = self._check(batch, model, defender, config).plan
+        turns = [self._sessions.next_turn() for _ in range(count)]
+        names = await self._networks.ensure(defender, model, config)
+        requests = {}
+        for turn in turns:
+            request = _request(names, model, defender, config, plan, batch, self._sessions.dealer(turn))
+            session = self._sessions.session("prepared", turn, *names, repr(config.to_dict()), batch)
+            requests[session] = request
+            self._expect_call(session)
+        try:
+            await self._client(model).prepare(requests)
+        except BaseException:
+            for session in requests:
+                self._forget_call(session)
+            raise
+
+    @property
+    def setup_traffic(self) -> Traffic:
+        """Sharing of networks, grants: once per object, apart from the calls."""
+        return self._networks.traffic
 
     @property
     def owner_key(self) -> bytes:
@@ -125,25 +152,26 @@ class Cluster:
         self._actors[party].stop()
 
     async def _call(
-        self, values: FloatArray, model: Model | None, defender: Defender, config: GuardConfig
+        self, values: FloatArray, model: Model | None, defender: Defender, config: GuardConfig, planned: Planned
     ) -> GuardResult:
-        turn = self._sessions.next_turn()
-        async with self._sharing:
-            names = await self._share(defender), (await self._share(model) if model else b"")
-            await self._grant(*names, config)
-        if model is None:
-            value = encode(values, LOGIT_BITS)
+        batch = len(values)
+        prepared, names = None, self._networks.names(defender, model)
+        if names is not None:
+            prepared = self._client(model).take_prepared(
+                _request(names, model, defender, config, planned.plan, batch)
+            )
+        if prepared is not None and names is not None:
+            value = self._encode(values, model, names)
+            session, request = prepared.session, prepared.request
         else:
-            value = encode(values, FRACTION_BITS, self._limits[names[1]])
-        session = self._sessions.session("call", turn, value.tobytes(), *names, repr(config.to_dict()))
-        dealer = self._sessions.dealer(turn)
-        batch = value.shape[0]
-        request = Request(
-            "query" if model else "guard", dealer, names[0], names[1], config.to_dict(), batch, value.shape[1]
-        )
+            turn = self._sessions.next_turn()
+            names = await self._networks.ensure(defender, model, config)
+            value = self._encode(values, model, names)
+            session = self._sessions.session("call", turn, value.tobytes(), *names, repr(config.to_dict()))
+            dealer = self._sessions.dealer(turn)
+            request = _request(names, model, defender, config, planned.plan, batch, dealer)
+            self._expect_call(session)
         shape = (batch, defender.classes)
-        if self._debug_open:
-            self._probes[session] = DebugProbe()
         started = trio.current_time()
         try:
             if model is not None:
@@ -151,11 +179,30 @@ class Cluster:
             else:
                 answer = await self._ask_through_upstream(session, request, value, shape)
         finally:
-            probe = self._probes.pop(session, None)
-            traffic = self._ledger.take(session)
+            probe, traffic = self._probes.pop(session, None), self._ledger.take(session)
         seconds = trio.current_time() - started
         internals = probe.internals(config) if probe else None
-        return GuardResult(answer.confidences, seconds, config.iterations, traffic, internals)
+        guarded = self._shape(defender, batch)._replace(plan=planned.plan)
+        failures = failure_probabilities(guarded, config)
+        return GuardResult(answer.confidences, seconds, config.iterations, traffic, internals, planned, failures)
+
+    def _client(self, model: Model | None) -> Client:
+        """Who opens a call's session."""
+        return self._deployment.upstream if model is None else self.user
+
+    def _encode(self, values: FloatArray, model: Model | None, names: tuple[bytes, bytes]) -> RingArray:
+        if model is None:
+            return encode(values, LOGIT_BITS)
+        return encode(values, FRACTION_BITS, self._networks.limit(names[1]))
+
+    def _expect_call(self, session: bytes) -> None:
+        if self._debug_open:
+            self._probes[session] = DebugProbe()
+
+    def _forget_call(self, session: bytes) -> None:
+        """A prepared session was dropped."""
+        self._probes.pop(session, None)
+        self._ledger.take(session)
 
     async def _ask_through_upstream(
         self, session: bytes, request: Request, value: RingArray, shape: tuple[int, ...]
@@ -180,60 +227,40 @@ class Cluster:
             raise errors[0]
         return answers[0]
 
-    # Set-up, once per object -------------------------------------------------------------------------------
+    def _shape(self, defender: Defender, batch: int) -> Shape:
+        return Shape(batch, defender.shape, self._networks.magnitude_bits(defender), Plan())
 
-    def _check(self, batch: int, model: Model | None, defender: Defender, config: GuardConfig) -> None:
-        """What can be refused before anything is sent; servers check again."""
+    def _check(self, batch: int, model: Model | None, defender: Defender, config: GuardConfig) -> Planned:
+        """Refuse what can be refused before anything is sent, and plan the rest; servers check again."""
         if self._allow is not None and config.resolved() not in [one.resolved() for one in self._allow]:
             raise PolicyError(
                 f"policy: {config.policy!r} with these parameters is not signed by the model owner; "
                 f"signed: {', '.join(repr(one) for one in self._allow) or 'none'}",
                 party=USER,
             )
-        check_memory(batch, model.shape if model else None, defender.shape, config)
         for network in (defender, model):
-            if network is not None and network not in self._networks and network not in self._encodings:
-                self._encodings[network] = encoded(network)
+            if network is not None:
+                self._networks.encode(network)
+        shape = self._shape(defender, batch)
 
-    async def _share(self, network: DenseNetwork) -> bytes:
-        """Share a network with the servers unless this cluster has; returns its name."""
-        if network in self._networks:
-            return self._networks[network]
-        kind, arrays, public = self._encodings[network]
-        session = self._sessions.session(kind, *(array.tobytes() for array in arrays))
-        load = Load(kind, session, "", [list(array.shape) for array in arrays], public)
-        try:
-            await self._owner.share_network(session, load, arrays)
-        finally:
-            self._add_setup(session)
-        self._networks[network] = session
-        del self._encodings[network]
-        self._limits[session] = public[0]
-        return session
+        def planned(rows: int) -> Planned:
+            return plan_for(config, shape._replace(batch=rows), self._conditions)
 
-    async def _grant(self, defender: bytes, model: bytes, config: GuardConfig) -> None:
-        """The owner signs: the configurations of ``allow``, or in experiments what this call passes."""
-        for allowed in (config,) if self._allow is None else self._allow:
-            key = (defender, model, allowed.resolved())
-            if key in self._granted:
-                continue
-            session = self._sessions.session("grant", defender, model, repr(allowed.to_dict()))
-            try:
-                await self._owner.grant(session, defender, model, allowed)
-            finally:
-                self._add_setup(session)
-            self._granted.add(key)
-
-    def _add_setup(self, session: bytes) -> None:
-        self.setup_traffic.merge(self._ledger.take(session))
+        check_memory(shape, model.shape if model else None, config, lambda rows: planned(rows).plan)
+        return planned(batch)
 
 
-def _checked_config(config: GuardConfig | None) -> GuardConfig:
-    if config is None:
-        return GuardConfig()
-    if not isinstance(config, GuardConfig):
-        raise InputError(f"config: found {type(config).__name__}; expected a siguard.GuardConfig")
-    return config
+def _request(
+    names: tuple[bytes, bytes],
+    model: Model | None,
+    defender: Defender,
+    config: GuardConfig,
+    plan: Plan,
+    batch: int,
+    dealer: str = "",
+) -> Request:
+    kind, width = ("guard", defender.classes) if model is None else ("query", model.shape[0])
+    return Request(kind, dealer, *names, config.to_dict(), plan.to_dict(), batch, width)
 
 
 @asynccontextmanager
@@ -262,7 +289,7 @@ async def open_cluster(
     Leaving the block ends every party, task and link; an error inside leaves as it is.  While it is open, BLAS runs
     on one thread in this process: the parties compute side by side.
     """
-    allow = _checked_options(seed, allow, deadline)
+    allow = checked_options(seed, allow, deadline)
     if debug_open:
         _say_that_nothing_is_secret()
     profile = network_profile(network) if isinstance(network, str) else network
@@ -270,7 +297,7 @@ async def open_cluster(
         stack.enter_context(single_threaded_blas())
         nursery = await stack.enter_async_context(background_nursery())
         wrap = _shaped_then(shaper(profile, nursery, seed), wrap_link)
-        cluster = Cluster(seed, debug_open, allow, deadline, wrap, randomness)
+        cluster = Cluster(seed, debug_open, allow, deadline, wrap, randomness, conditions_of(profile, IN_MEMORY))
         if time is not None:
             await stack.enter_async_context(metered(cluster._actors.values(), time))
         for actor in cluster._actors.values():
@@ -289,17 +316,3 @@ def _say_that_nothing_is_secret() -> None:
     structlog.get_logger("siguard").warning(
         "debug_open recombines what the servers hold: nothing in this cluster is secret"
     )
-
-
-def _checked_options(seed: Any, allow: Any, deadline: Any) -> tuple[GuardConfig, ...] | None:
-    """The configurations of ``allow``, once; raises `InputError` naming the option."""
-    if seed is not None and (isinstance(seed, bool) or not isinstance(seed, int)):
-        raise InputError(f"seed: found {seed!r}; allowed: a whole number or None")
-    if isinstance(deadline, bool) or not isinstance(deadline, (int, float)) or not deadline > 0:
-        raise InputError(f"deadline: found {deadline!r}; allowed: seconds above 0")
-    if allow is None:
-        return None
-    configs = tuple(allow) if isinstance(allow, Iterable) else (None,)
-    if not all(isinstance(config, GuardConfig) for config in configs):
-        raise InputError(f"allow: found {allow!r}; expected GuardConfig objects in a list, or None")
-    return configs

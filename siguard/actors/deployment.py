@@ -9,8 +9,9 @@ from nacl.signing import SigningKey
 from siguard.actors.actor import Actor
 from siguard.actors.client import Client, ModelOwner
 from siguard.actors.debug import DebugProbe
+from siguard.actors.keyring import OWNER, UPSTREAM, USER, client_keys, server_keys
 from siguard.actors.ledger import Ledger
-from siguard.actors.server import OWNER, UPSTREAM, USER, Server, client_keys, server_keys
+from siguard.actors.server import Server
 from siguard.actors.session import SERVERS
 from siguard.prf import RandomnessFactory, fresh_key
 from siguard.transport.link import Link

@@ -71,6 +71,7 @@ class Holdings:
                 self._labels.get(model, ""),
                 list(self._models[model].shape) if model else [],
                 list(self._defenders[defender].shape),
+                list(self._defenders[defender].magnitude_bits),
                 self._models[model].feature_limit if model else 0.0,
             )
             found.append(offer.as_dict())

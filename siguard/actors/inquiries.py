@@ -22,8 +22,8 @@ class Informant(Protocol):
         """What may be asked for."""
         ...
 
-    def traffic(self, session: bytes) -> list[list[list[Any]]]:
-        """Counts per step and per link."""
+    def traffic(self, session: bytes) -> list[Any]:
+        """Counts per step and per link, and what was dealt."""
         ...
 
     async def status(self) -> dict[str, Any]:

@@ -1,17 +1,42 @@
-"""Refuse a batch that cannot fit in memory before anything is sent."""
+"""What one call, and what is prepared for calls to come, may take of a server; refused before anything is sent."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
 
 from siguard.errors import InputError
 from siguard.guard.config import GuardConfig
+from siguard.guard.plan import Plan
 from siguard.guard.policy import policy_cost
+from siguard.guard.shape import Shape
 from siguard.nn.shared import inference_cost
 
 #: The dealer runs ahead, so most of a call's bytes can be in memory at once, and again in working arrays.
 _COPIES = 3
+
+#: Prepared sessions that a server keeps at once.  Each has at most `siguard.actors.windows.WINDOW_BYTES` and one
+#: frame unread, so 512 MiB and 32 frames in all.
+MOST_PREPARED = 32
+#: Seconds after which a client uses a prepared session no more; servers drop it a deadline later.
+PREPARED_SECONDS = 600.0
+
+
+def most_prepared(most_sessions: int | None) -> int:
+    """Prepared sessions that a server keeps: half of its sessions at most, so that nobody's idle ones fill it."""
+    return MOST_PREPARED if most_sessions is None else min(MOST_PREPARED, most_sessions // 2)
+
+
+def check_prepare(batch: Any, count: Any) -> None:
+    """Raise `InputError` naming what cannot be prepared."""
+    for name, value, most in (("batch", batch, None), ("count", count, MOST_PREPARED)):
+        whole = isinstance(value, (int, np.integer)) and not isinstance(value, bool)
+        if not whole or value < 1 or (most is not None and value > most):
+            allowed = "a whole number of 1 or more" if most is None else f"a whole number from 1 to {most}"
+            raise InputError(f"{name}: found {value!r}; allowed: {allowed}")
 
 
 def available_bytes() -> int:
@@ -22,19 +47,26 @@ def available_bytes() -> int:
         return 1 << 36
 
 
-def check_memory(batch: int, model: Sequence[int] | None, defender: Sequence[int], config: GuardConfig) -> None:
+def check_memory(
+    shape: Shape,
+    model: Sequence[int] | None,
+    config: GuardConfig,
+    plan_of: Callable[[int], Plan] | None = None,
+) -> None:
     """Raise `InputError` when the frames of one call could not be held.
 
-    model, defender: their public widths, input to output; None for a call without a model.
+    model: its public widths, input to output; None for a call without one.  plan_of: that of a call with so many
+    rows, if it is not that of ``shape``; so that the cure holds.
     """
 
     def needed(rows: int) -> int:
-        frames = policy_cost(rows, defender, config)
+        plan = shape.plan if plan_of is None else plan_of(rows)
+        frames = policy_cost(shape._replace(batch=rows, plan=plan), config)
         if model is not None:
-            frames += inference_cost(rows, model)
+            frames += inference_cost(rows, model, plan.hidden)
         return frames.payload_bytes * _COPIES
 
-    available = available_bytes()
+    batch, available = shape.batch, available_bytes()
     if needed(batch) <= available:
         return
     fits, too_many = 0, batch

@@ -51,6 +51,8 @@ class Mailbox:
         #: Tells the other servers for whom this one waits, the given one last; and what they told.
         self.tell_waiting: Callable[[str], Awaitable[None]] | None = None
         self.notes: dict[str, Note] = {}
+        #: Called when the session fails between its parts, while no task of this party is in it.
+        self.unattended: Callable[[], None] | None = None
         self._arrived: dict[tuple[str, bytes], Frame] = {}
         self._waiting: dict[tuple[str, bytes], _Wait] = {}
         self._senders: set[str] = set()
@@ -89,6 +91,12 @@ class Mailbox:
             error.step = error.step or self.last_step
             self.failure, self.told = error, told
             self.scope.cancel()
+            if self.unattended is not None:
+                self.unattended()
+
+    def reopen(self) -> None:
+        """Another part of the session follows, in a scope of its own."""
+        self.scope = trio.CancelScope()
 
     def note(self) -> Note:
         """For whom this party waits longest."""

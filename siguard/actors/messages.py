@@ -69,7 +69,7 @@ class Request(_Message):
     """Opens a session at a server.
 
     kind: ``query`` (features, from the user) or ``guard`` (logits, from the test role upstream).
-    dealer: the server in role 2.  model: empty for ``guard``.
+    dealer: the server in role 2.  model: empty for ``guard``.  plan: `siguard.guard.plan.Plan`, the same to all.
     """
 
     kind: str
@@ -77,6 +77,7 @@ class Request(_Message):
     defender: bytes
     model: bytes
     config: dict[str, Any]
+    plan: dict[str, Any]
     batch: int
     width: int
 
@@ -116,7 +117,8 @@ class Ask(_Message):
 class Offer(_Message):
     """A guard configuration that the owner signed, and the public side of the networks it is for.
 
-    label, widths: of the target model.  defender: widths of h.  limit: largest feature.
+    label, widths: of the target model.  defender, bounds: widths of h, log2 of the bound of each of its layers.
+    limit: largest feature.
     """
 
     grant: bytes
@@ -124,6 +126,7 @@ class Offer(_Message):
     label: str
     widths: list[int]
     defender: list[int]
+    bounds: list[int]
     limit: float
 
 

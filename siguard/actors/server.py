@@ -2,51 +2,50 @@
 
 from __future__ import annotations
 
-import math
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from contextlib import suppress
+from collections.abc import Awaitable, Callable, Iterable, Mapping
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import trio
 from nacl.signing import VerifyKey
 
 from siguard.actors.actor import Actor
+from siguard.actors.admission import admit
 from siguard.actors.compute import ComputeDoor
+from siguard.actors.dealt import DealtSessions
 from siguard.actors.holdings import Holdings
 from siguard.actors.inquiries import reply_to
+from siguard.actors.keyring import OWNER as OWNER
+from siguard.actors.keyring import UPSTREAM as UPSTREAM
+from siguard.actors.keyring import USER as USER
+from siguard.actors.keyring import client_keys as client_keys
+from siguard.actors.keyring import own_pairs
+from siguard.actors.keyring import server_keys as server_keys
 from siguard.actors.ledger import Ledger
-from siguard.actors.limits import check_memory
+from siguard.actors.limits import most_prepared
 from siguard.actors.mailbox import DEFAULT_DEADLINE
 from siguard.actors.messages import Ask, Grant, Load, Request, to_payload
 from siguard.actors.naming import client_of
-from siguard.actors.ping import ping
-from siguard.actors.session import SERVERS, Probe, ServerSession, client_pair, pair_name, roles_for
-from siguard.errors import InputError, PartyFailedError, PolicyError, ProtocolError, SiguardError
-from siguard.guard.config import GuardConfig
+from siguard.actors.networks import receive_network
+from siguard.actors.ping import ping_all
+from siguard.actors.prepared import READY, PreparedSession, PreparedSessions, opens_ahead
+from siguard.actors.session import SERVERS, Probe, ServerSession, client_pair, roles_for
+from siguard.errors import PartyFailedError, ProtocolError, SiguardError
 from siguard.guard.defender import SharedDefender
 from siguard.guard.query import answer_query
-from siguard.mpc.io import receive_input
 from siguard.mpc.party import Party
-from siguard.mpc.share import Share
 from siguard.nn.shared import SharedModel
 from siguard.prf import PairwiseRandomness, RandomnessFactory
 from siguard.ring import Z64
 from siguard.transport.frame import Frame, Kind
 from siguard.transport.link import Link
 
-OWNER, USER, UPSTREAM = "owner", "user", "upstream"
 #: Of frames that a client sends before their request: so many, each of so many bytes at most, are kept.
 _EARLY_FRAMES, _EARLY_BYTES = 16, 1 << 20
-#: Ended sessions in which this server dealt, and that are remembered for as long as the others may run.
-_DEALT = 4096
 #: Sessions that clients gave up before they began here, and that are remembered.
 _GIVEN_UP = 1024
-#: Seconds that another server has to answer when somebody asks how the links are.
-_PING_SECONDS = 2.0
 #: The dealer of a session in which a network is shared; the sharing is symmetric, so it matters to nobody.
 LOAD_DEALER = "S2"
 
@@ -82,7 +81,8 @@ class Server(Actor):
         self._door = ComputeDoor()
         self._probes = probes if probes is not None else {}
         self._serving: dict[bytes, Kind] = {}
-        self._dealt: dict[bytes, tuple[str, str, float]] = {}
+        self._prepared = PreparedSessions(most_prepared(most_sessions))
+        self._dealt = DealtSessions(2 * deadline)
         self._given_up: OrderedDict[bytes, None] = OrderedDict()
 
     def networks(self, defender: bytes, model: bytes) -> tuple[SharedDefender, SharedModel | None]:
@@ -95,7 +95,7 @@ class Server(Actor):
 
     def forget_client(self, client: str) -> None:
         """Drop the keys shared with a client that has left."""
-        for pair in _own_pairs(self.name):
+        for pair in own_pairs(self.name):
             self._keys.pop(client_pair(client, pair), None)
 
     @property
@@ -104,8 +104,9 @@ class Server(Actor):
         return any(self._kind_of(peer) is not None for peer in self._links)
 
     async def drain(self) -> None:
-        """Take no more requests, and return when those that run have ended."""
+        """Take no more requests, drop what is only prepared, and return when the sessions that run have ended."""
         self._draining = True
+        self._prepared.drop_all(f"was dropped: {self.name} is shutting down")
         while self._serving:
             await self._idle.wait()
 
@@ -115,25 +116,15 @@ class Server(Actor):
         """What a user may ask for."""
         return self._holdings.offers()
 
-    def traffic(self, session: bytes) -> list[list[list[Any]]]:
+    def traffic(self, session: bytes) -> list[Any]:
         """What this server sent in an ended session, told once (`siguard.transport.accountant.Traffic`)."""
         return self.ledger.take(session).to_plain()
 
     async def status(self) -> dict[str, Any]:
         """Which servers answer it, and in how many seconds; and how busy it is."""
-        pings: dict[str, float] = {}
-
-        async def probe(server: str) -> None:
-            with suppress(SiguardError), trio.move_on_after(_PING_SECONDS):
-                pings[server] = await ping(self, server)
-
-        async with trio.open_nursery() as nursery:
-            for server in SERVERS:
-                if server in self._links:
-                    nursery.start_soon(probe, server)
         return {
             "party": self.name,
-            "links": pings,
+            "links": await ping_all(self, SERVERS),
             "problems": dict(self.problems),
             "sessions": sum(kind is not Kind.ASK for kind in self._serving.values()),
             "draining": self._draining,
@@ -155,17 +146,38 @@ class Server(Actor):
             # Nothing waits for it, and an answer would only feed a confused peer.
             self._log.warning("a server sent a request", peer=peer)
         elif frame.session in self._serving:
-            error: SiguardError = ProtocolError(
-                f"{peer} opened one session twice", party=peer, session=frame.session.hex()
-            )
-            self.mailbox(frame.session).fail(error)
+            self._on_second_request(peer, frame)
         else:
-            refusal = self._refusal(frame)
+            refusal = self._refusal(peer, frame)
             if not self._serving:
                 self._idle = trio.Event()
             # One that is refused counts as little as a question.
             self._serving[frame.session] = frame.kind if refusal is None else Kind.ASK
-            self.nursery.start_soon(self._serve, peer, frame, refusal)
+            tell, prepared = self._members_with(peer), None
+            if self._opens_ahead(peer, frame):
+                tell = [*self._others(), peer]
+                if refusal is None:
+                    prepared = self._prepared.open(peer, frame, self.mailbox(frame.session), tell)
+            self.nursery.start_soon(self._serve, peer, frame, tell, refusal, prepared)
+
+    def _opens_ahead(self, peer: str, frame: Frame) -> bool:
+        return opens_ahead(frame) and self._kind_of(peer) in (USER, UPSTREAM)
+
+    def _on_second_request(self, peer: str, frame: Frame) -> None:
+        """The query of a prepared session; anything else ends the session, if it is the peer's own."""
+        assert self.nursery is not None  # noqa: S101 - frames arrive only while the actor runs
+        session, opener = frame.session, self._prepared.client_of(frame.session)
+        if opener not in (None, peer):
+            error = ProtocolError(f"{peer} has not prepared this session", party=peer, session=session.hex())
+            self.nursery.start_soon(self._tell, session, [peer], error)
+            return
+        try:
+            if opener is None or frame.kind is not Kind.START or opens_ahead(frame):
+                raise ProtocolError(f"{peer} opened one session twice", party=peer)
+            self._prepared.begin(frame, self._receiver_of(peer))
+        except ProtocolError as error:
+            error.session = session.hex()
+            self.mailbox(session).fail(error)
 
     def _dispatch(self, peer: str, frame: Frame) -> None:
         # A client's request comes before its other frames; of those without one only a little is kept.
@@ -192,7 +204,7 @@ class Server(Actor):
             while len(self._given_up) > _GIVEN_UP:
                 self._given_up.popitem(last=False)
 
-    def _refusal(self, frame: Frame) -> PartyFailedError | None:
+    def _refusal(self, peer: str, frame: Frame) -> PartyFailedError | None:
         """Why a request is not served, or would wait for its turn without end."""
         if frame.kind is Kind.ASK:
             return None
@@ -202,10 +214,19 @@ class Server(Actor):
         busy = sum(kind is Kind.START for kind in self._serving.values())
         if self._most_sessions is not None and busy >= self._most_sessions and frame.kind is Kind.START:
             reason = f"{self.name} already serves {busy} sessions at once; ask again later"
+        if not reason and self._opens_ahead(peer, frame) and self._prepared.full:
+            reason = f"{self.name} {self._prepared.full}"
         return PartyFailedError(reason, party=self.name, session=frame.session.hex()) if reason else None
 
-    async def _serve(self, peer: str, frame: Frame, refusal: PartyFailedError | None) -> None:
-        serve, tell = self._serve_query, self._members_with(peer)
+    async def _serve(
+        self,
+        peer: str,
+        frame: Frame,
+        tell: list[str],
+        refusal: PartyFailedError | None,
+        prepared: PreparedSession | None,
+    ) -> None:
+        serve: Callable[[str, Frame], Awaitable[None]] = partial(self._serve_query, prepared)
         if frame.kind is Kind.ASK:
             serve, tell = self._serve_ask, [peer]
         elif self._kind_of(peer) == OWNER:
@@ -217,6 +238,7 @@ class Server(Actor):
                 await self.within_session(frame.session, tell, partial(serve, peer, frame))
         finally:
             del self._serving[frame.session]
+            self._prepared.forget(frame.session)
             if frame.kind is Kind.ASK:
                 # Nobody asks for its traffic, and no mask was drawn in it.
                 self.ledger.take(frame.session)
@@ -226,8 +248,10 @@ class Server(Actor):
 
     def _members_with(self, client: str) -> list[str]:
         """Whom a session of this client needs beside this server."""
-        others = [name for name in SERVERS if name != self.name]
-        return [*others, *{client, self._receiver_of(client)}]
+        return [*self._others(), *{client, self._receiver_of(client)}]
+
+    def _others(self) -> list[str]:
+        return [name for name in SERVERS if name != self.name]
 
     def _receiver_of(self, peer: str) -> str:
         """Who is given the answer: the one who asked, or the one user beside upstream."""
@@ -237,74 +261,41 @@ class Server(Actor):
         reply = await reply_to(Ask.decode(frame.payload), self)
         await self.outbox(frame.session).send(peer, Kind.DATA, "reply", 0, to_payload(reply))
 
-    async def _serve_query(self, peer: str, frame: Frame) -> None:
+    async def _serve_query(self, prepared: PreparedSession | None, peer: str, frame: Frame) -> None:
         request = Request.decode(frame.payload)
-        config, defender, model = self._admit(peer, request)
+        expected = "query" if self._kind_of(peer) == USER else "guard"
+        config, plan, defender, model = admit(self._holdings, peer, expected, request)
         channel = self._channel(frame.session, request.dealer, client=peer)
         party = Party(channel.roles.index(self.name), channel)
-        await answer_query(party, (request.batch, request.width), model, defender, config, frame.depth)
+        shape = (request.batch, request.width)
+        protocol = partial(answer_query, party, shape, model, defender, config, plan, frame.depth)
+        if prepared is None:
+            await protocol()
+        else:
+            ready = partial(channel.outbox.send, peer, Kind.DATA, READY, 0, Z64.zeros(1))
+            await prepared.serve(protocol, party.is_dealer, ready)
         if party.is_dealer:
             self._note_dealt(frame.session, channel.roles[0], peer)
 
     def _note_dealt(self, session: bytes, role_0: str, client: str) -> None:
         """Remember whom this server shared a key with in a session that the others may only begin."""
-        self._dealt[session] = (role_0, client, trio.current_time())
-        oldest = next(iter(self._dealt))
-        if len(self._dealt) > _DEALT or trio.current_time() - self._dealt[oldest][2] > 2 * self.deadline:
-            del self._dealt[oldest]
+        self._dealt.note(session, role_0, client)
 
     def _fail_sessions_with(self, peer: str, kind: type[SiguardError], reason: str) -> None:
         """A lost link also ends what this server has dealt already, as keys last no longer than connections.
 
-        The dealer and role 0 send each other nothing, so that role 0 could begin with the key of the next
-        connection what was dealt with that of the last one.  This is told before there is a next one.
+        Role 0 sends the dealer nothing, so that it could begin with the key of the next connection what was dealt
+        with that of the last one.  This is told before there is a next one.
         """
         super()._fail_sessions_with(peer, kind, reason)
-        for session, (role_0, client, ended) in list(self._dealt.items()):
-            if role_0 == peer and self.nursery is not None:
-                del self._dealt[session]
-                if trio.current_time() - ended <= 2 * self.deadline:
-                    error = kind(reason, party=peer, session=session.hex())
-                    self.nursery.start_soon(self._give_up, session, self._members_with(client), error)
-
-    async def _give_up(self, session: bytes, tell: Iterable[str], error: SiguardError) -> None:
-        """End at the others a session that does not run here."""
-        await self._tell(session, tell, error)
-        self._forget(session)
-
-    def _admit(self, peer: str, request: Request) -> tuple[GuardConfig, SharedDefender, SharedModel | None]:
-        """Check a request against what the owner shared and signed; raises before anything is computed."""
-        try:
-            config = GuardConfig(**request.config)
-        except (TypeError, InputError) as error:
-            raise InputError(f"the request's configuration is not valid: {error}") from None
-        expected = "query" if self._kind_of(peer) == USER else "guard"
-        # Only upstream may share logits: a user without a model would choose them.
-        if request.kind != expected or bool(request.model) != (expected == "query"):
-            raise ProtocolError(f"{peer} sent a {request.kind!r} request that it may not send", party=peer)
-        if request.dealer not in SERVERS or request.batch < 1:
-            raise ProtocolError(f"{peer} asked for dealer {request.dealer!r}, batch {request.batch}", party=peer)
-        if not self._holdings.allows(request.defender, request.model, config):
-            raise PolicyError(
-                f"the model owner has not signed policy {config.policy!r} with these parameters; "
-                "ask for one of the signed configurations"
-            )
-        try:
-            defender, model = self._holdings.networks(request.defender, request.model)
-        except KeyError:
-            raise InputError(
-                "the request names a network that the model owner has not shared", party=peer
-            ) from None
-        if model is not None and model.shape[-1] != defender.classes:
-            raise InputError(f"the model gives {model.shape[-1]} classes, the classifier takes {defender.classes}")
-        width = model.shape[0] if model is not None else defender.classes
-        if request.width != width:
-            raise InputError(f"the request has {request.width} columns; expected {width}", party=peer)
-        check_memory(request.batch, model.shape if model else None, defender.shape, config)
-        return config, defender, model
+        if self.nursery is None:
+            return
+        for session, dealt in self._dealt.take(peer).items():
+            error = kind(reason, party=peer, session=session.hex())
+            self.nursery.start_soon(self._give_up, session, self._members_with(dealt.client), error)
 
     def _channel(self, session: bytes, dealer: str, client: str) -> ServerSession:
-        pairs = _own_pairs(self.name)
+        pairs = own_pairs(self.name)
         names = [*pairs, *(client_pair(client, pair) for pair in pairs)]
         randomness = self._randomness({name: self._keys[name] for name in names}, session, dealer, self.name)
         return ServerSession(
@@ -330,39 +321,8 @@ class Server(Actor):
     async def _accept_network(self, peer: str, frame: Frame) -> None:
         load = Load.decode(frame.payload)
         channel = self._channel(frame.session, LOAD_DEALER, client=peer)
-        role = channel.roles.index(self.name)
-        sizes = [math.prod(shape) for shape in load.shapes]
-        weights = await receive_input(Party(role, channel).at("input"), Z64, (sum(sizes),), 0)
-        arrays: list[Share] = []
-        start = 0
-        for size, shape in zip(sizes, load.shapes, strict=True):
-            arrays.append(_as_long_lived(weights[start : start + size].reshape(*shape)))
-            start += size
+        arrays = await receive_network(Party(channel.roles.index(self.name), channel), load.shapes)
         if self._holdings.is_kept:
             await trio.to_thread.run_sync(self._holdings.accept_network, load, arrays)
         else:
             self._holdings.accept_network(load, arrays)
-
-
-def _as_long_lived(share: Share) -> Share:
-    """A copy with depth 0: sharing a network is set-up, not part of a call."""
-    copy = share.map(np.ascontiguousarray)
-    copy.depth = 0
-    return copy
-
-
-def server_keys(name: str) -> list[str]:
-    """The names of the pair keys that a server holds: with each server, and with each client and one server."""
-    pairs = _own_pairs(name)
-    return pairs + [client_pair(client, pair) for client in (OWNER, USER, UPSTREAM) for pair in pairs]
-
-
-def client_keys(client: str) -> list[str]:
-    """The names of the pair keys that a client holds: one with each pair of servers."""
-    pairs = [pair_name(one, other) for i, one in enumerate(SERVERS) for other in SERVERS[i + 1 :]]
-    return [client_pair(client, pair) for pair in pairs]
-
-
-def _own_pairs(name: str) -> list[str]:
-    """The pairs of servers that a server belongs to."""
-    return [pair_name(name, other) for other in SERVERS if other != name]

@@ -8,9 +8,9 @@ from typing import Protocol, TypeVar
 
 import trio
 
+from siguard.actors import windows
 from siguard.actors.compute import ComputeDoor
 from siguard.actors.mailbox import Mailbox
-from siguard.actors.windows import TakenBytes
 from siguard.errors import DeadlineError, PartyFailedError, ProtocolError
 from siguard.mpc.party import DEALER
 from siguard.mpc.secret import Secret
@@ -72,14 +72,14 @@ class Outbox:
         if kind not in _BESIDE:
             box.last_step = path
         data = encode_frame(Frame(kind, box.session, step_digest(path), depth, payload))
-        self._traffic.record(box.party, peer, path, len(data), depth)
+        self._traffic.record(box.party, peer, path, len(data), depth, dealt=dealt)
         where = {"party": peer, "session": box.session.hex(), "step": path}
         try:
             with trio.move_on_after(box.deadline) as scope:
                 if box.meter is not None:
                     await box.meter.sending(box.party, path, len(data), f"{peer} {box.session.hex()}")
                 if dealt:
-                    await box.windows.room(peer, payload.nbytes)
+                    await box.windows.room(peer, payload.nbytes, scope)
                 await self._links[peer].send(data)
         except (KeyError, LinkClosedError) as lost:
             if box.failure is not None:  # says why the link is gone
@@ -113,7 +113,7 @@ class ServerSession:
         self.client = client
         self._receiver = receiver
         self._dealing = roles[DEALER] == mailbox.party
-        self._taken = TakenBytes()
+        self._taken = windows.TakenBytes()
         self._pairs = {(i, j): pair_name(roles[i], roles[j]) for i in range(3) for j in range(i + 1, 3)}
 
     def draw(
@@ -153,9 +153,9 @@ class ServerSession:
         frame = await self.mailbox.take(peer, path, depth)
         check_payload(frame, ring, shape, peer, path)
         if role == DEALER:
-            due = self._taken.take(peer, frame.payload.nbytes)
-            if due:
-                await self.outbox.send(peer, Kind.CREDIT, "credit", 0, Z64.constant([due]))
+            # A frame for each piece: then neither their number nor what they say depends on the order of taking.
+            for _ in range(self._taken.take(peer, frame.payload.nbytes) // windows.CREDIT_BYTES):
+                await self.outbox.send(peer, Kind.CREDIT, "credit", 0, Z64.constant([windows.CREDIT_BYTES]))
         return frame.payload, frame.depth
 
     async def compute(self, work: Callable[[], T], elements: int) -> T:

@@ -7,10 +7,14 @@ whatever a session does, so that a slow session stalls nobody else.
 
 Waiting for room cannot block two sessions, or two branches of one, against each other: all servers run the same
 program, the dealer sends in its order, and what came before a frame it waits with has been sent to both.
+
+In a session that is prepared ahead of its query (`siguard.actors.prepared`) nobody takes anything yet: a dealer
+that has filled its window waits for the query, however long that takes, and only then for room.
 """
 
 from __future__ import annotations
 
+import math
 from collections import defaultdict
 
 import trio
@@ -31,13 +35,35 @@ class SendWindows:
         self._most = most
         self._unread: defaultdict[str, int] = defaultdict(int)
         self._given_back: dict[str, trio.Event] = {}
+        self._query: trio.Event | None = None
+        self._filled: trio.Event | None = None
 
-    async def room(self, peer: str, size: int) -> None:
-        """Wait until a frame of ``size`` bytes may go to ``peer``, and count it."""
+    def expect_query(self, query: trio.Event, filled: trio.Event) -> None:
+        """Nothing is taken before ``query`` is set; set ``filled`` when the dealer waits for that."""
+        self._query, self._filled = query, filled
+
+    async def room(self, peer: str, size: int, within: trio.CancelScope | None = None) -> None:
+        """Wait until a frame of ``size`` bytes may go to ``peer``, and count it.
+
+        within: the scope whose deadline bounds the wait; it stands still while the query has not come.
+        """
         while self._unread[peer] >= (WINDOW_BYTES if self._most is None else self._most):
+            if self._query is not None and not self._query.is_set():
+                await self._until_query(self._query, within)
+                continue
             event = self._given_back.setdefault(peer, trio.Event())
             await event.wait()
         self._unread[peer] += size
+
+    async def _until_query(self, query: trio.Event, within: trio.CancelScope | None) -> None:
+        if self._filled is not None:
+            self._filled.set()
+        patience = math.inf
+        if within is not None:
+            patience, within.deadline = within.deadline - trio.current_time(), math.inf
+        await query.wait()
+        if within is not None:
+            within.deadline = trio.current_time() + patience
 
     def give_back(self, peer: str, size: int) -> None:
         """``peer`` has taken ``size`` bytes more."""

@@ -20,13 +20,14 @@ import trio
 from nacl.exceptions import BadSignatureError
 
 from siguard.actors.client import Client
-from siguard.actors.cluster import GuardResult
 from siguard.actors.deployment import LinkWrapper
 from siguard.actors.inquiries import OFFERS, TRAFFIC
 from siguard.actors.ledger import Ledger
-from siguard.actors.limits import check_memory
+from siguard.actors.limits import check_memory, check_prepare
 from siguard.actors.messages import Offer, Request, read_grant
 from siguard.actors.naming import SessionNames
+from siguard.actors.planning import UNKNOWN, conditions_of
+from siguard.actors.result import GuardResult
 from siguard.actors.session import SERVERS
 from siguard.deploy.client import linked_client
 from siguard.deploy.connections import Connections
@@ -34,11 +35,14 @@ from siguard.deploy.file import DeploymentFile
 from siguard.deploy.hello import ClientKeys
 from siguard.errors import InputError, PolicyError, ProtocolError, without_groups
 from siguard.guard.config import GuardConfig
+from siguard.guard.failures import failure_probabilities
+from siguard.guard.plan import Plan
+from siguard.guard.planner import Planned, plan_for
+from siguard.guard.shape import Shape
 from siguard.mpc.concurrency import side_by_side
-from siguard.mpc.softmax import FRACTION_BITS
 from siguard.nn.inputs import check_feature_array
 from siguard.prf import PairwiseRandomness, RandomnessFactory
-from siguard.ring import encode
+from siguard.ring import FRACTION_BITS, encode
 from siguard.transport.accountant import Traffic
 from siguard.transport.secure import Identity
 
@@ -59,6 +63,7 @@ class Service:
     config: GuardConfig
     widths: tuple[int, ...]
     defender_widths: tuple[int, ...]
+    defender_bounds: tuple[int, ...]
     feature_limit: float
 
 
@@ -69,6 +74,7 @@ class User:
         self._client = client
         self._deployment = deployment
         self._ledger = client.ledger
+        self._conditions = conditions_of(deployment.network.as_profile(), UNKNOWN)
         self._sessions = SessionNames(None)
         self._first_turn = secrets.randbelow(len(SERVERS))
         self._log = structlog.get_logger("siguard").bind(party=client.name)
@@ -102,24 +108,22 @@ class User:
         model: the owner's label, or the name that it was given; may be left out where there is one model.
         service: instead of both, from `services`.  After the answer the servers are asked what they sent, so that
         ``result.traffic`` is that of all parties, but for a server that does not tell soon.
+        A session that `prepare` left for such a query is used, the oldest first.
         Raises `InputError`, `PolicyError` before anything is shared, `ProtocolError` when a party fails.
         """
         if service is None:
             service = _choose(await self.services(), config, model)
         values = check_feature_array(features, service.widths[0])
-        check_memory(len(values), service.widths, service.defender_widths, service.config)
-        turn = self._sessions.next_turn() + self._first_turn
-        session = self._sessions.session()
-        request = Request(
-            "query",
-            self._sessions.dealer(turn),
-            service.defender,
-            service.model,
-            service.config.to_dict(),
-            len(values),
-            values.shape[1],
-        )
+        planned = self._plan(service, len(values), config)
         value = encode(values, FRACTION_BITS, service.feature_limit)
+        prepared = self._client.take_prepared(_request(service, planned, len(values), ""))
+        if prepared is not None:
+            session, request = prepared.session, prepared.request
+        else:
+            session, request = (
+                self._sessions.session(),
+                _request(service, planned, len(values), self._next_dealer()),
+            )
         started = trio.current_time()
         try:
             answer = await self._client.ask(session, request, value, (len(values), service.widths[-1]))
@@ -128,7 +132,53 @@ class User:
         seconds = trio.current_time() - started
         for told in await side_by_side(*(partial(self._traffic, server, session) for server in SERVERS)):
             traffic.merge(told)
-        return GuardResult(answer.confidences, seconds, service.config.iterations, traffic)
+        shape = _shape(service, len(values))._replace(plan=planned.plan)
+        failures = failure_probabilities(shape, service.config)
+        return GuardResult(answer.confidences, seconds, service.config.iterations, traffic, None, planned, failures)
+
+    async def prepare(
+        self,
+        batch: int,
+        config: GuardConfig | str | None = None,
+        count: int = 1,
+        *,
+        model: str | None = None,
+        service: Service | None = None,
+    ) -> None:
+        """Let the dealing servers send their part of ``count`` later queries now, each of ``batch`` rows.
+
+        config, model, service: as in `query`.  Each of the next such queries of this process uses one.  Returns
+        when the servers are ready.  What is not used within `siguard.actors.limits.PREPARED_SECONDS`, or whose
+        link is lost, is dropped: then a query runs unprepared.  Raises as `query`, and `PartyFailedError` when a
+        server keeps as many as it may; then none of these is prepared.
+        """
+        check_prepare(batch, count)
+        if service is None:
+            service = _choose(await self.services(), config, model)
+        planned = self._plan(service, int(batch), config)
+        await self._client.prepare(
+            {
+                self._sessions.session(): _request(service, planned, int(batch), self._next_dealer())
+                for _ in range(count)
+            }
+        )
+
+    def _plan(self, service: Service, batch: int, config: GuardConfig | str | None) -> Planned:
+        """How a call is computed; raises `InputError` for one that no server could hold.
+
+        The signed configuration says nothing of it; that of the call may (``rounds``, ``max_bytes``).
+        """
+        wanted = config if isinstance(config, GuardConfig) else service.config
+        shape = _shape(service, batch)
+
+        def planned(rows: int) -> Planned:
+            return plan_for(wanted, shape._replace(batch=rows), self._conditions)
+
+        check_memory(shape, service.widths, wanted, lambda rows: planned(rows).plan)
+        return planned(batch)
+
+    def _next_dealer(self) -> str:
+        return self._sessions.dealer(self._sessions.next_turn() + self._first_turn)
 
     async def _traffic(self, server: str, session: bytes) -> Traffic:
         """What a server sent in an ended session; nothing where it cannot tell soon: the answer is here already."""
@@ -151,8 +201,32 @@ class User:
             raise ProtocolError(f"{server} offers a guard that the owner has not signed", party=server) from None
         defender, model, config = read_grant(offer.grant)
         return Service(
-            offer.label, model, defender, config, tuple(offer.widths), tuple(offer.defender), offer.limit
+            offer.label,
+            model,
+            defender,
+            config,
+            tuple(offer.widths),
+            tuple(offer.defender),
+            tuple(offer.bounds),
+            offer.limit,
         )
+
+
+def _shape(service: Service, batch: int) -> Shape:
+    return Shape(batch, service.defender_widths, service.defender_bounds, Plan())
+
+
+def _request(service: Service, planned: Planned, batch: int, dealer: str) -> Request:
+    return Request(
+        "query",
+        dealer,
+        service.defender,
+        service.model,
+        service.config.to_dict(),
+        planned.plan.to_dict(),
+        batch,
+        service.widths[0],
+    )
 
 
 def _choose(services: list[Service], config: GuardConfig | str | None, model: str | None) -> Service:

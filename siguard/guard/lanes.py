@@ -1,7 +1,7 @@
 """The lanes of the published loop, with their public parameters.
 
 An outer run depends on the runs before it only through how many of them were accepted, so that all of them can be
-computed side by side: `siguard.guard.optimisation` does, `siguard.guard.validation` chooses.
+computed side by side: `siguard.guard.iteration` does, `siguard.guard.answer` chooses.
 """
 
 from __future__ import annotations
@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from siguard.guard.config import C3_GROWTH, LEARNING_RATE_GROWTH, GuardConfig
+from siguard.guard.config import C3_GROWTH, LEARNING_RATE_GROWTH, POLICIES, GuardConfig
 
 #: Smallest proportion of one weight to another that is told apart from it.
 _LEAST_PROPORTION = 2.0**-10
@@ -27,8 +27,12 @@ class Lane:
         return config.c3 * C3_GROWTH**self.accepted
 
     def learning_rate(self, config: GuardConfig) -> float:
-        """Step length in this lane."""
+        """Length of the first step in this lane."""
         return float(config.learning_rate or 0.0) * LEARNING_RATE_GROWTH ** (self.run - self.accepted)
+
+    def step_length(self, config: GuardConfig, step: int) -> float:
+        """Length of a step in this lane, the first being step 0."""
+        return self.learning_rate(config) * POLICIES[config.policy].decay ** step
 
 
 def lanes_of(outer: int) -> list[Lane]:
@@ -52,9 +56,14 @@ def lane_weights(c1: float, c2: float, c3: float) -> list[int]:
     (1, 10, 0.1) is (10, 100, 1), exactly.  A weight that is positive counts as at least 2^-10 of the larger of c1
     and c3, and c2 as at most 2^10 of it: beyond that, the direction of the sum changes by less than 2^-10.
     """
-    largest = max(c1, c3)
+    return joint_weights(c1, c2, [c3])
+
+
+def joint_weights(c1: float, c2: float, c3s: Sequence[float]) -> list[int]:
+    """As `lane_weights`, for several values of c3 with the same c1 and c2: [c1, c2, *c3s]."""
+    largest = max(c1, *c3s)
     if largest == 0:
-        return [0, 1, 0]
-    limited = [max(weight, largest * _LEAST_PROPORTION) if weight > 0 else 0.0 for weight in (c1, c2, c3)]
-    limited[1] = min(limited[1], largest / _LEAST_PROPORTION)
-    return integer_weights([weight / largest for weight in limited])
+        return [0, 1, *(0 for _ in c3s)]
+    raised = [max(weight, largest * _LEAST_PROPORTION) if weight > 0 else 0.0 for weight in (c1, c2, *c3s)]
+    raised[1] = min(raised[1], largest / _LEAST_PROPORTION)
+    return integer_weights([weight / largest for weight in raised])

@@ -23,7 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 from siguard.errors import InputError
-from siguard.guard.config import C3_GROWTH, LEARNING_RATE_GROWTH, GuardConfig
+from siguard.guard.config import C3_GROWTH, DECAY_TOLERANCE, LEARNING_RATE_GROWTH, POLICIES, GuardConfig
 from siguard.guard.inputs import check_logits, relative_to_largest
 from siguard.nn.model import Defender, FloatArray
 
@@ -56,8 +56,9 @@ def guard(logits: npt.ArrayLike, defender: Defender, config: GuardConfig) -> Ref
 
     logits: shape (batch, classes), finite, saturated as `relative_to_largest` says.
     defender: the membership classifier h for that many classes.
-    Policies: ``siguard`` (noise optimisation and validation), ``linesearch`` (the confidence of the label
-    with the smallest ``|h|``, the other classes keep their proportions), ``label`` (one-hot), ``none``.
+    Policies: ``siguard`` (noise optimisation and validation), ``decay`` (one optimisation with steps that
+    shrink, accepted where ``|h|`` does not grow), ``linesearch`` (the confidence of the label with the smallest
+    ``|h|``, the other classes keep their proportions), ``label`` (one-hot), ``none``.
     Deterministic.  Raises `InputError` naming ``logits``, ``defender`` or ``config``.
     """
     if not isinstance(config, GuardConfig):
@@ -65,6 +66,9 @@ def guard(logits: npt.ArrayLike, defender: Defender, config: GuardConfig) -> Ref
     checked = relative_to_largest(check_logits(logits, defender))
     if config.policy == "siguard":
         noise, accepted = _optimise_and_validate(checked, defender, config)
+        return ReferenceResult(softmax(checked + noise), noise, accepted)
+    if config.policy == "decay":
+        noise, accepted = _optimise_once(checked, defender, config)
         return ReferenceResult(softmax(checked + noise), noise, accepted)
     if config.policy == "linesearch":
         return ReferenceResult(_linesearch(checked, defender), None, None)
@@ -114,7 +118,7 @@ def _optimise_and_validate(
 ) -> tuple[FloatArray, BoolArray]:
     """The ``siguard`` loop: returns (best noise (batch, classes), whether any run was accepted (batch,))."""
     full = config.resolved()
-    if full.outer is None or full.inner is None or full.learning_rate is None:
+    if full.outer is None or full.learning_rate is None:
         raise InputError("config: outer, inner and learning_rate must have values")
     batch, _ = logits.shape
     label = logits.argmax(axis=1)
@@ -124,9 +128,7 @@ def _optimise_and_validate(
     c3 = np.full(batch, full.c3)
     rate = np.full(batch, full.learning_rate)
     for _ in range(full.outer):
-        e = np.zeros_like(logits)
-        for _ in range(full.inner):
-            e -= rate[:, None] * _unit(_direction(logits, e, label, defender, full.c1, full.c2, c3))
+        e = _optimise(logits, defender, full, c3, rate)
         moved = logits + e
         ok = (moved.argmax(axis=1) == label) & (h0 * defender(softmax(moved))[:, 0] <= 0)
         best = np.where(ok[:, None], e, best)
@@ -134,6 +136,33 @@ def _optimise_and_validate(
         c3 = np.where(ok, C3_GROWTH * c3, c3)
         rate = np.where(ok, rate, LEARNING_RATE_GROWTH * rate)
     return best, accepted
+
+
+def _optimise_once(logits: FloatArray, defender: Defender, config: GuardConfig) -> tuple[FloatArray, BoolArray]:
+    """The ``decay`` run: returns (noise (batch, classes), 0 where rejected; whether it is accepted (batch,))."""
+    full = config.resolved()
+    if full.learning_rate is None:
+        raise InputError("config: inner and learning_rate must have values")
+    batch, _ = logits.shape
+    e = _optimise(logits, defender, full, np.full(batch, full.c3), np.full(batch, full.learning_rate))
+    moved = logits + e
+    before, after = (np.abs(defender(softmax(z))[:, 0]) for z in (logits, moved))
+    ok = (moved.argmax(axis=1) == logits.argmax(axis=1)) & (after < before + DECAY_TOLERANCE)
+    return np.where(ok[:, None], e, 0.0), ok
+
+
+def _optimise(
+    logits: FloatArray, defender: Defender, full: GuardConfig, c3: FloatArray, rate: FloatArray
+) -> FloatArray:
+    """Noise (batch, classes) after ``inner`` steps, the first of length ``rate`` (batch,)."""
+    if full.inner is None:
+        raise InputError("config: inner must have a value")
+    label = logits.argmax(axis=1)
+    e = np.zeros_like(logits)
+    for step in range(full.inner):
+        length = rate[:, None] * POLICIES[full.policy].decay ** step
+        e -= length * _unit(_direction(logits, e, label, defender, full.c1, full.c2, c3))
+    return e
 
 
 def _direction(

@@ -1,64 +1,38 @@
-"""Comparison, ReLU and counting argmax on the classic adder.
-
-Everything asks `sign_bit` for a sign, so that another comparison (distributed comparison functions) can
-take its place behind the same calls.
-"""
+"""Sign, ReLU, argmax by counting: the comparisons that protocols are written with, on `siguard.mpc.thresholds`."""
 
 from __future__ import annotations
 
 import numpy as np
 
-from siguard.mpc.arithmetic import dot, exchange_cost, product_cost, remask, truncate
-from siguard.mpc.boolean import invert, sign_bit, sign_cost
-from siguard.mpc.conversion import bit_multiply, bit_multiply_cost, bit_terms
+from siguard.mpc.arithmetic import exchange_cost, open_additive, remask
+from siguard.mpc.curves import at_places, at_places_cost, plus_public
 from siguard.mpc.gate import Cost, composed, gate
 from siguard.mpc.party import Party
-from siguard.mpc.share import Share
-from siguard.mpc.tables import lookup, lookup_cost
-from siguard.ring import Z64, Ring, ring
+from siguard.mpc.share import Additive, Opened, Share, as_opened
+from siguard.mpc.thresholds import Way, at_least, at_least_cost
+from siguard.ring import Z64, Ring, RingArray, ring
 
 
-@gate(cost=sign_cost, simulator=composed)
-async def is_positive(party: Party, x: Share) -> Share:
-    """The bit [x > 0], valid for x != -2^(k-1).  Exact.  Cost of `sign_bit`."""
-    # x > 0 exactly when -x is negative.
-    return await sign_bit(party, -x)
-
-
-@gate(cost=sign_cost, simulator=composed)
-async def is_negative(party: Party, x: Share) -> Share:
-    """The bit [x < 0].  Exact.  Cost of `sign_bit`."""
-    return await sign_bit(party, x)
-
-
-def relu_cost(elements: int, bits: int, itemsize: int) -> Cost:
-    """A sign in the small ring, then a bit product in the large one."""
-    return (
-        Cost(messages=1, payload_bytes=elements * ring(bits).itemsize)
-        + sign_cost(elements, bits)
-        + bit_multiply_cost(elements, itemsize)
-    )
+def relu_cost(elements: int, bits: int, by: Way = Way.KEY) -> Cost:
+    """A comparison with one wire, one exchange of both results."""
+    return at_least_cost(elements, bits, 1, 1, Z64, by) + exchange_cost(2 * elements, 8)
 
 
 @gate(cost=relu_cost, simulator=composed)
-async def relu(party: Party, x: Share, bits: int = 32, shift: int = 0) -> tuple[Share, Share]:
-    """max(x, 0) and its derivative bit [x > 0].
+async def relu(party: Party, x: Share, bits: int = 32, shift: int = 0, by: Way = Way.KEY) -> tuple[Share, Share]:
+    """max(x, 0) and its derivative bit [x > 0], both as wires of Z_2^64.
 
     The sign is taken of x / 2^shift in the ring of ``bits`` bits: exact while |x| < 2^(bits - 1 + shift), up to
     the rounding of the shift (an x within 2^shift of 0 may get the other bit; then |error| <= 2^shift).
-    Cost: 2 + ceil(log2(bits - 1)) rounds.
+    Cost: 1 round with keys.  Source: gates.md, 5a.
     """
-    small = await truncate(party.at("reduce"), x, shift, ring(bits))
-    bit = await is_positive(party.at("sign"), small)
-    return await bit_multiply(party.at("product"), bit, x), bit
+    compared = as_opened(x).reduce(shift, ring(bits))
+    terms = await at_least(party, compared, [1], x[..., None], by=by)
+    both = await remask(party, terms[..., 0, :])
+    return both[..., 1], both[..., 0]
 
 
 # --- argmax by counting -----------------------------------------------------------------------------------
-
-
-def _pairs(classes: int) -> tuple[list[int], list[int]]:
-    upper = [(i, j) for i in range(classes) for j in range(i + 1, classes)]
-    return [i for i, _ in upper], [j for _, j in upper]
 
 
 def count_ring(classes: int) -> Ring:
@@ -66,75 +40,75 @@ def count_ring(classes: int) -> Ring:
     return ring(max(1, (classes - 1).bit_length()))
 
 
-def wins_cost(batch: int, classes: int, bits: int) -> Cost:
+def sums_ring(classes: int) -> Ring:
+    """Ring of whole machine words that holds win counts."""
+    return ring(8 if classes <= 256 else 16)
+
+
+def win_counts_cost(rows: int, classes: int, bits: int, by: Way = Way.KEY) -> Cost:
     """All pairs at once, then one exchange of counts."""
-    pairs = batch * classes * (classes - 1) // 2
-    small = count_ring(classes).itemsize
-    return (
-        sign_cost(pairs, bits)
-        + Cost(messages=1, payload_bytes=pairs * small)
-        + exchange_cost(batch * classes, small)
-    )
+    pairs = rows * classes * (classes - 1) // 2
+    counts = exchange_cost(rows * classes, count_ring(classes).itemsize)
+    return at_least_cost(pairs, bits, 1, 0, sums_ring(classes), by) + counts
 
 
-@gate(cost=wins_cost, simulator=composed)
-async def win_counts(party: Party, x: Share) -> Share:
-    """How many other entries each entry of the last axis beats; (batch, classes) in `count_ring`.
+@gate(cost=win_counts_cost, simulator=composed)
+async def win_counts(party: Party, x: Share, compare: Ring, by: Way = Way.KEY, shift: int = 0) -> Opened:
+    """How many other entries each entry of the last axis beats, in `count_ring`, opened.
 
     Entry i beats j > i when x_i >= x_j, and j beats i otherwise: ties go to the lower index, the counts are a
     permutation of 0 .. C - 1, the argmax is the one with C - 1.
-    Exact while all differences stay inside the ring.  Cost: rounds of `sign_bit` + 1.
+    x: (..., C).  Differences are compared without ``shift`` bits in the ring ``compare``, which must hold them;
+    exact for shift 0.  Cost: 1 round with keys.  Source: gates.md, 7.
     """
     classes = x.shape[-1]
-    counts = count_ring(classes)
-    lower, upper = _pairs(classes)
-    loses = await sign_bit(party.at("pairs"), x[:, lower] - x[:, upper])
-    beats = await bit_terms(party.at("bits"), invert(loses), counts)
+    counts, wide = count_ring(classes), sums_ring(classes)
+    lower, upper = np.triu_indices(classes, 1)
+    differences = as_opened(x[..., lower] - x[..., upper]).reduce(shift, compare)
+    beats = (await at_least(party.at("pairs"), differences, [0], target=wide, by=by))[..., 0, 0]
     # Entry i gets b for each pair (i, j), and entry j gets 1 - b.
     incidence = np.zeros((len(lower), classes), np.int64)
     incidence[range(len(lower)), lower] = 1
     incidence[range(len(upper)), upper] = -1
-    weights = counts.constant(incidence)
-    sums = beats.map(lambda value: counts.matmul(value, weights))
-    if party.role == 1:
-        sums = sums.map(lambda value: counts.add(value, counts.constant(np.arange(classes))))
-    return await remask(party.at("counts"), sums)
+    weights = wide.constant(incidence)
+    total = beats.map(lambda value: wide.matmul(value.reshape(-1, len(lower)), weights).reshape(x.shape))
+    return await open_additive(party.at("counts"), into(plus_public(total, np.arange(classes)), counts))
 
 
-def one_hot_cost(batch: int, classes: int, bits: int, ranks: int) -> Cost:
-    """Counts, then one table of the counts."""
-    return wins_cost(batch, classes, bits) + lookup_cost(
-        batch * classes, count_ring(classes).bits, ranks, Z64.itemsize
-    )
+def into(terms: Additive, smaller: Ring) -> Additive:
+    """An additive sharing reduced into a smaller ring.  Local."""
+    value = smaller.convert(terms.value)
+    return Additive(terms.role, smaller, value, terms.depth, dealer_part=terms.dealer_part)
 
 
-@gate(cost=one_hot_cost, simulator=composed)
-async def one_hot_ranks(party: Party, x: Share, ranks: int = 1) -> Share:
-    """One-hot vectors of the largest entry, the second, ...: (ranks, batch, classes) of 0 and 1 in Z_2^64.
+def ranked_cost(rows: int, classes: int, ranks: int, wires: int) -> Cost:
+    """A point-function key for each count."""
+    return at_places_cost(rows * classes, count_ring(classes).bits, 1 + wires, Z64, ranks)
 
-    Two flat rounds after the comparison: counts, then equality to C - 1, C - 2, ... by a table.
-    Exact; ties as in `win_counts`.  Cost: rounds of `win_counts` + 1.  Source: gates.md, 7.
+
+@gate(cost=ranked_cost, simulator=composed)
+async def ranked(party: Party, counts: Opened, ranks: int, wires: Share | None = None) -> Additive:
+    """One-hot vectors of the largest entry, the second, ..., and times wires: (*counts.shape, ranks, 1 + wires).
+
+    counts: of `win_counts`.  wires: (*counts.shape, wires).  Additive, before any exchange.  Exact.
+    Cost: 0 rounds, a key for each count, however many ranks.  Source: gates.md, 7.
     """
-    counts = await win_counts(party.at("counts"), x)
-    entries = 1 << counts.ring.bits
-    tables = np.zeros((ranks, entries), np.int64)
-    for rank in range(ranks):
-        tables[rank, x.shape[-1] - 1 - rank] = 1
-    return await lookup(party.at("equal"), counts, Z64.constant(tables))
+    classes = counts.shape[-1]
+    words = 1 if wires is None else 1 + wires.shape[-1]
 
+    def payload() -> RingArray:
+        one = np.broadcast_to(Z64.constant(1), (*counts.shape, 1))
+        return one if wires is None else np.concatenate([one, wires.mask()], axis=-1)
 
-async def one_hot_argmax(party: Party, x: Share) -> Share:
-    """One-hot vector of the largest entry, (batch, classes); the lowest index on ties."""
-    return (await one_hot_ranks(party, x))[0]
+    places = await at_places(party, counts, classes - ranks, ranks, words, payload)
+    # The largest count stands last in the window.
+    places = places.map(lambda value: value[..., ::-1, :])
+    if wires is None or party.is_dealer:
+        return places
+    public = wires.masked()[..., None, :]
 
+    def selected(value: RingArray) -> RingArray:
+        hot = value[..., :1]
+        return np.concatenate([hot, Z64.add(Z64.mul(hot, public), value[..., 1:])], axis=-1)
 
-def maximum_cost(batch: int, classes: int, bits: int) -> Cost:
-    """The one-hot vector, then one inner product."""
-    return one_hot_cost(batch, classes, bits, 1) + product_cost(batch, Z64.itemsize)
-
-
-@gate(cost=maximum_cost, simulator=composed)
-async def maximum(party: Party, x: Share) -> Share:
-    """Largest entry of the last axis, (batch, 1).  Exact.  Cost: rounds of `one_hot_ranks` + 1."""
-    hot = await one_hot_argmax(party.at("argmax"), x)
-    return await dot(party.at("take"), hot, x)
+    return places.map(selected)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Protocol, TypeVar
 
 from siguard.ring import Ring, RingArray
@@ -22,6 +22,8 @@ class Cost:
     rounds: int = 0
     messages: int = 0
     payload_bytes: int = 0
+    #: Blocks that all servers expand of function keys; for planning, nothing measures it.
+    blocks: int = field(default=0, compare=False)
 
     @property
     def bytes(self) -> int:
@@ -34,15 +36,20 @@ class Cost:
             self.rounds + other.rounds,
             self.messages + other.messages,
             self.payload_bytes + other.payload_bytes,
+            self.blocks + other.blocks,
         )
 
     def beside(self, other: Cost) -> Cost:
         """Side by side: rounds overlap."""
         both = self + other
-        return Cost(max(self.rounds, other.rounds), both.messages, both.payload_bytes)
+        return both.with_rounds(max(self.rounds, other.rounds))
+
+    def with_rounds(self, rounds: int) -> Cost:
+        """The same frames, of which the longest chain is known otherwise."""
+        return Cost(rounds, self.messages, self.payload_bytes, self.blocks)
 
     def __mul__(self, times: int) -> Cost:
-        return Cost(self.rounds * times, self.messages * times, self.payload_bytes * times)
+        return Cost(self.rounds * times, self.messages * times, self.payload_bytes * times, self.blocks * times)
 
     __rmul__ = __mul__
 

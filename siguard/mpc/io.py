@@ -7,7 +7,7 @@ from math import prod
 
 from siguard.mpc.gate import CLIENT, Cost, Simulation, gate
 from siguard.mpc.party import Party
-from siguard.mpc.share import Share
+from siguard.mpc.share import Additive, Share
 from siguard.ring import Ring, RingArray
 
 #: Draws elements of (ring, shape) that the client shares with the servers in two roles.
@@ -57,7 +57,7 @@ def reveal_cost(elements: int, itemsize: int) -> Cost:
     return Cost(rounds=1, messages=2, payload_bytes=2 * elements * itemsize)
 
 
-def simulate_reveal(simulation: Simulation, party: Party, x: Share) -> None:
+def simulate_reveal(simulation: Simulation, party: Party, x: Additive) -> None:
     """Servers receive nothing; what the receiver is sent, `simulate_answer` makes of the answer."""
 
 
@@ -74,19 +74,20 @@ def simulate_answer(
 
 
 @gate(cost=reveal_cost, simulator=simulate_reveal)
-async def reveal(party: Party, x: Share) -> None:
+async def reveal(party: Party, x: Additive) -> None:
     """Reveal x to the receiver of the session and to nobody else.
 
-    Role 0 sends x0 + x1 + rho, role 1 sends x2 - rho, rho from PRF(0, 1); role 2 sends and receives nothing.
+    Role 0 sends v0 + rho, role 1 sends v1 - rho, rho from PRF(0, 1); role 2, which holds nothing of x, sends and
+    receives nothing.
     The receiver adds the two and learns x, but no mask.  Reveal truncated wires only: the low bits of an
     untruncated one are not part of the answer.  Cost: 1 round, 2 messages, 2 n elements.  Source: gates.md, 9.
     """
+    assert not x.dealer_part, "the dealer sends nothing to the receiver"  # noqa: S101
     if party.is_dealer:
         return
     ring = x.ring
     rho = await party.compute(lambda: party.draw(1 - party.role, "reveal", ring, x.shape), prod(x.shape))
-    half = ring.add(x.first, x.second) if party.role == 0 else x.second
-    part = ring.add(half, rho) if party.role == 0 else ring.sub(half, rho)
+    part = ring.add(x.value, rho) if party.role == 0 else ring.sub(x.value, rho)
     await party.channel.send_answer(party.path, x.depth + 1, part)
 
 

@@ -8,8 +8,8 @@ from siguard.errors import SecretError
 
 _CURES = {
     "branch on": "use siguard.mpc.conversion.select(party, bit, x, y)",
-    "compare": "use siguard.mpc.compare, whose result is a shared bit",
-    "index with": "use siguard.mpc.tables.lookup",
+    "compare": "use siguard.mpc.thresholds.at_least, whose result is shared",
+    "index with": "use siguard.mpc.curves.at_places",
     "convert": "a secret leaves the servers only through siguard.mpc.reveal",
     "take the length of": "shapes are public: use .shape",
     "iterate over": "shapes are public: index with x[i] for i in range(x.shape[0])",

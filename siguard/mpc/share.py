@@ -48,6 +48,14 @@ class Share(Secret):
     def _with(self, first: RingArray, second: RingArray, depth: int | None = None) -> Share:
         return Share(self.role, self.ring, first, second, self.depth if depth is None else depth)
 
+    @classmethod
+    def public(cls, role: int, ring: Ring, values: npt.ArrayLike) -> Share:
+        """A sharing of public integers: (0, x, 0)."""
+        value = ring.constant(values)
+        zeros = np.zeros_like(value)
+        parts = ((zeros, value), (value, zeros), (zeros, zeros))[role]
+        return cls(role, ring, *parts, 0)
+
     # Linear operations ------------------------------------------------------------------------------------
 
     def __add__(self, other: Share | Public) -> Share:
@@ -262,6 +270,15 @@ class Opened(Secret):
     def mask(self) -> RingArray:
         """-r, known to role 2."""
         return self.ring.neg(self.value)
+
+    def reduce(self, shift: int, ring: Ring) -> Opened:
+        """x / 2^shift in a ring of at most k - shift bits: floor or floor + 1, never a wrap.  Local.
+
+        Both hold the upper bits of what they held: (c >> shift) - (r >> shift).  Source: gates.md, 2 (b).
+        """
+        if ring.bits > self.ring.bits - shift:
+            raise ValueError(f"{self.ring} shifted by {shift} has no {ring}")
+        return Opened(self.role, ring, ring.convert(self.ring.shift_right(self.value, shift)), self.depth)
 
     def minus_public(self, values: Public) -> Self:
         """x - t for public t: only c moves."""

@@ -12,23 +12,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from siguard.errors import InputError
-from siguard.mpc.arithmetic import (
-    deal_cost,
-    exchange_cost,
-    open_additive,
-    truncate,
-    view,
-)
-from siguard.mpc.boolean import sign_cost
-from siguard.mpc.compare import is_positive
-from siguard.mpc.conversion import bit_multiply, bit_multiply_cost
+from siguard.mpc.arithmetic import deal_cost, exchange_cost, open_additive, remask, view
 from siguard.mpc.gate import Cost
 from siguard.mpc.party import Party
 from siguard.mpc.products import matrix_product
 from siguard.mpc.share import Share, as_additive
-from siguard.mpc.softmax import FRACTION_BITS
+from siguard.mpc.thresholds import Way, at_least, at_least_cost
 from siguard.nn.model import Model
-from siguard.ring import RingArray, encode, ring
+from siguard.ring import FRACTION_BITS, Z64, RingArray, encode, ring
 
 #: Fraction bits of the weights; products open at FRACTION_BITS + WEIGHT_BITS.
 WEIGHT_BITS = 16
@@ -95,10 +86,10 @@ class SharedModel:
         turned.feature_limit = self.feature_limit
         return turned
 
-    async def forward(self, party: Party, features: Share, logit_bits: int) -> Share:
+    async def forward(self, party: Party, features: Share, logit_bits: int, by: Way = Way.KEY) -> Share:
         """Logits (batch, classes) at ``logit_bits`` from features (batch, in) at 16 fraction bits.
 
-        Rounds: 9 for each hidden layer (product, comparison in 48 bits, bit product), and 1.
+        by: how the signs of hidden values are found.  Rounds: 2 for each hidden layer with keys, and 1.
         Error: about 2^-17 per weight and 2^-16 per value of each layer; failure: a wrap with probability
         |x| 2^-32 per hidden value.
         """
@@ -111,18 +102,18 @@ class SharedModel:
             if index == len(self.layers) - 1:
                 return await view(step, opened, FRACTION_BITS + WEIGHT_BITS - logit_bits)
             value = await view(step.at("value"), opened, WEIGHT_BITS)
-            small = await truncate(step.at("reduce"), opened, WEIGHT_BITS, ring(SIGN_BITS))
-            active = await is_positive(step.at("sign"), small)
-            x = await bit_multiply(step.at("relu"), active, value)
+            compared = opened.reduce(WEIGHT_BITS, ring(SIGN_BITS))
+            terms = await at_least(step.at("relu"), compared, [1], value[..., None], by=by)
+            x = await remask(step.at("relu"), terms[..., 0, 1])
         raise AssertionError("a model has at least one layer")
 
 
-def inference_cost(batch: int, shape: Sequence[int]) -> Cost:
+def inference_cost(batch: int, shape: Sequence[int], by: Way = Way.KEY) -> Cost:
     """Declared cost of `SharedModel.forward`."""
     total = Cost()
     for index, width in enumerate(shape[1:]):
         outputs = batch * width
         total += exchange_cost(outputs, 8) + deal_cost(outputs, 8)
         if index < len(shape) - 2:
-            total += deal_cost(outputs, 8) + sign_cost(outputs, SIGN_BITS) + bit_multiply_cost(outputs, 8)
+            total += at_least_cost(outputs, SIGN_BITS, 1, 1, Z64, by) + exchange_cost(outputs, 8)
     return total

@@ -2,6 +2,7 @@
 
 The simulator of each primitive gate in its strict form: from the server's own input and output of the gate, its
 draws and what it receives.  What neither determines (its own mask of an opening) is drawn anew.
+A function key is a coin as a whole: root and corrections are as they were, and so is what comes of them.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ from siguard.mpc.gate import CLIENT, composed
 from siguard.mpc.party import Party
 from siguard.prf import KEY_BYTES, PairwiseRandomness, RandomnessSource, derive_key
 from siguard.proofsim.simulation import uniform_at
-from siguard.proofsim.view import View
+from siguard.proofsim.view import View, digest_of
 from siguard.proofsim.walk import Gate
 from siguard.ring import Ring, RingArray
+from siguard.transport.frame import Kind
 
 #: What gates gave a server: by session, then by (gate, path).
 Coins = Mapping[bytes, Mapping[tuple[str, str], Any]]
@@ -31,7 +33,7 @@ class BoundCoins:
     """Draws and messages under which a server's code gets the same parts again.
 
     view: of the run that ``coins`` are from.  The masks of inputs follow from the parts and the user's own input:
-    they are as they were.  seed: of what is free.
+    they are as they were, and so are keys.  seed: of what is free.
     """
 
     def __init__(self, view: View, coins: Coins, seed: int) -> None:
@@ -40,7 +42,12 @@ class BoundCoins:
         self._fixed: dict[_Address, RingArray] = {
             (draw.session, draw.pair, draw.purpose, draw.step): draw.array
             for draw in view.draws
-            if draw.purpose == "input"
+            if draw.purpose in ("input", "root")
+        }
+        self._corrections = {
+            (message.session, digest_of(message.step)): message.array
+            for message in view.messages
+            if message.received and message.kind == Kind.DATA
         }
 
     def tape(self, keys: Mapping[str, bytes], session: bytes, dealer: str, party: str) -> RandomnessSource:
@@ -61,6 +68,13 @@ class BoundCoins:
         if (gate.name, party.path) not in results:
             raise ProtocolError(f"the given coins are of a run without {gate.name} here", step=party.path)
         return bind(_Binding(self, party, channel, arguments), results[gate.name, party.path])
+
+    def key(self, session: bytes, path: str) -> RingArray:
+        """The corrections of the key that was received at a step."""
+        found = self._corrections.get((session, digest_of(path)))
+        if found is None:
+            raise ProtocolError("the view has no key here", step=path)
+        return found
 
     def fix(self, address: _Address, value: RingArray) -> None:
         """Draw this at an address."""
@@ -103,6 +117,10 @@ class _Binding:
         value = self._coins.free(address, ring, shape)
         self._coins.fix(address, value)
         return value
+
+    def key(self) -> RingArray:
+        """The corrections of this step's key, as they were."""
+        return self._coins.key(self._channel.mailbox.session, self.path)
 
     def _address(self, other: int, purpose: str, path: str | None) -> _Address:
         roles = self._channel.roles
@@ -169,6 +187,11 @@ def _dealt(gate: _Binding, purpose: str, own: tuple[Any, Any, Any]) -> Received:
     return None
 
 
+def _key(gate: _Binding, out: Any) -> Received:
+    """Corrections, as they were; the dealer receives nothing."""
+    return None if gate.role == 2 else (2, gate.key())
+
+
 def _input(gate: _Binding, out: Any) -> Received:
     """x1; the masks are as they were."""
     return None if gate.role == 2 else (CLIENT, out.second if gate.role == 0 else out.first)
@@ -186,6 +209,8 @@ _BINDINGS: dict[str, Callable[[_Binding, Any], Received]] = {
     "arithmetic.view": _view,
     "arithmetic.deal": _deal,
     "arithmetic.deal_wire": _deal_wire,
+    "keyed.comparison": _key,
+    "keyed.window": _key,
     "io.receive_input": _input,
     "io.reveal": _reveal,
 }

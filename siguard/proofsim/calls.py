@@ -59,7 +59,7 @@ def begin_call(stage: Stage, view: View, message: Message) -> None:
         stage.ask(session, Request.decode(start.array), input_of(view, session), parts[0].shape)
     else:
         dealer = roles_of(view, session)[2]
-        request = Request("guard", dealer, b"", b"", {}, parts[0].shape[0], parts[0].shape[1])
+        request = Request("guard", dealer, b"", b"", {}, {}, parts[0].shape[0], parts[0].shape[1])
         stage.ask(session, request, None, parts[0].shape)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_left
+from contextlib import nullcontext
 from dataclasses import dataclass
 from functools import partial
 
@@ -13,10 +14,11 @@ import trio
 from siguard.actors.server import USER
 from siguard.actors.session import roles_for
 from siguard.guard.query import answer_query
-from siguard.mpc.party import Party
+from siguard.mpc.party import DEALER, Party
 from siguard.proofsim.claims import Corrupted
 from siguard.proofsim.distinguisher import Distinguished, distinguish, features_of_words, views_needed
-from siguard.proofsim.membership import ROWS, PairedQueries, paired_queries
+from siguard.proofsim.keys import dealt_as_in
+from siguard.proofsim.membership import FEWER_ROWS, PairedQueries, paired_queries
 from siguard.proofsim.queries import Query, run_real, share_networks
 from siguard.proofsim.recorder import Recorder
 from siguard.proofsim.recordings import QUICK, small_networks
@@ -25,10 +27,12 @@ from siguard.proofsim.simulation import run_alone, uniform_from
 from siguard.proofsim.statistics import Outcome, g_test, low_bits, top_bits
 from siguard.proofsim.steering import steered_by
 from siguard.proofsim.view import Event, Message, View
-from siguard.ring import RingArray
+from siguard.ring import Z64, RingArray
 from siguard.transport.frame import SESSION_BYTES, Frame, Kind, encode_frame
 
 _DEALER = "S2"
+#: Elements of a message that a test looks at.
+_ELEMENTS = 1 << 16
 #: Power with which a planted leak is found: one that is missed by chance would fail a run.
 _SURE = 1 - 1e-7
 
@@ -56,7 +60,10 @@ class MemberViews:
 
 
 def member_views(policy: str, server: str, seed: int, rows: int) -> MemberViews:
-    """Views of one server and the user of a batch of pairs; see `siguard.proofsim.membership`."""
+    """Views of one server and the user of a batch of pairs; see `siguard.proofsim.membership`.
+
+    For roles 0 and 1 in the hybrid model of keys: of each they have shares of its values where they evaluate it.
+    """
     corrupted = Corrupted(server, True)
     role = roles_for(_DEALER).index(server)
     pairs: PairedQueries = trio.run(paired_queries, policy, role, seed, rows)
@@ -64,7 +71,9 @@ def member_views(policy: str, server: str, seed: int, rows: int) -> MemberViews:
     def view(query: Query, run: str, tape: int) -> View:
         trusted = pairs.member_run if run == "member" else pairs.other_run
         recorder = Recorder(steered_by(trusted, _DEALER, tape))
-        trio.run(partial(run_real, query, pairs.networks, seed=tape, dealer=_DEALER, recorder=recorder))
+        # A dealer makes keys, of what it knows, and is given none: it makes real ones.
+        with nullcontext() if role == DEALER else dealt_as_in(trusted):
+            trio.run(partial(run_real, query, pairs.networks, seed=tape, dealer=_DEALER, recorder=recorder))
         return _without_the_owner_of_the_logits(recorder, corrupted)
 
     return MemberViews(
@@ -93,9 +102,16 @@ def differences(views: MemberViews) -> list[str]:
     corrupted = views.members.corrupted
     server = views.of(Corrupted(corrupted.server, False))
     problems = server.members.diff(server.same_tape)
-    for view, other in zip(_to_user(views.members), _to_user(views.same_tape), strict=True):
-        if not np.array_equal(view.array[views.kept], other.array[views.kept]):
-            problems.append(f"the user's part from {view.peer} differs in rows with the same answer")
+    one, other = (
+        {m.peer: m.array[views.kept] for m in _to_user(view)} for view in (views.members, views.same_tape)
+    )
+    if corrupted.server == _DEALER:
+        # What roles 0 and 1 have in common is honest, and hides the one's part of a key from the user: of their two
+        # parts only the sum is the same.
+        one, other = ({"both": sum(parts.values(), Z64.zeros(1))} for parts in (one, other))
+    for peer in one:
+        if not np.array_equal(one[peer], other[peer]):
+            problems.append(f"the user's part from {peer} differs in rows with the same answer")
     return problems
 
 
@@ -133,11 +149,11 @@ def tell_apart(views: MemberViews, seed: int, alpha: float) -> tuple[Distinguish
 # --- real against simulated -------------------------------------------------------------------------------
 
 
-def real_and_simulated(policy: str, server: str, seed: int) -> tuple[View, View]:
+def real_and_simulated(policy: str, server: str, seed: int, rows: int) -> tuple[View, View]:
     """Views of one server of a batch of queries: one real, one simulated, both on fresh tapes."""
     _, defender = small_networks(seed)
     rng = np.random.default_rng([seed, 0x7E])
-    query = Query.of_logits(rng.normal(size=(ROWS, defender.classes)), defender, QUICK[policy])
+    query = Query.of_logits(rng.normal(size=(rows, defender.classes)), defender, QUICK[policy])
     networks = share_networks(query, seed)
     corrupted = Corrupted(server, False)
     real = Recorder()
@@ -151,7 +167,7 @@ def real_and_simulated(policy: str, server: str, seed: int) -> tuple[View, View]
 
     async def protocol(party: Party) -> None:
         shape = (query.value.shape[0], query.value.shape[1])
-        await answer_query(party, shape, None, networks[server].defender, query.config, 0)
+        await answer_query(party, shape, None, networks[server].defender, query.config, query.plan, 0)
 
     alone = partial(
         run_alone,
@@ -169,18 +185,23 @@ def real_and_simulated(policy: str, server: str, seed: int) -> tuple[View, View]
     return view, simulated.view(corrupted)
 
 
-def compare_with_simulated(policy: str, server: str, seed: int, alpha: float) -> list[Outcome]:
+def compare_with_simulated(
+    policy: str, server: str, seed: int, alpha: float, rows: int = FEWER_ROWS
+) -> list[Outcome]:
     """Tests of a simulated view against a real one: step by step what is received, and rows by a distinguisher.
 
     alpha: level of all of them together.
     """
-    real, simulated = real_and_simulated(policy, server, seed)
+    real, simulated = real_and_simulated(policy, server, seed, rows)
     pairs = list(zip(_by_step(real), _by_step(simulated), strict=True))
     level = alpha / (len(pairs) + 1)
+    rng = np.random.default_rng([seed, 0xE7])
     outcomes: list[Outcome] = [
-        g_test(_ends(one.array), _ends(other.array), alpha=level) for one, other in pairs if one.array.size >= ROWS
+        g_test(_ends(one.array, rng), _ends(other.array, rng), alpha=level)
+        for one, other in pairs
+        if one.array.size >= rows
     ]
-    features = [features_of_words(words_of_rows(view, ROWS)) for view in (real, simulated)]
+    features = [features_of_words(words_of_rows(view, rows)) for view in (real, simulated)]
     return [*outcomes, distinguish(features[0], features[1], seed, alpha=level)]
 
 
@@ -188,8 +209,9 @@ def _by_step(view: View) -> list[Message]:
     return sorted((m for m in view.received if m.kind == Kind.DATA), key=lambda m: (m.step, m.peer))
 
 
-def _ends(array: RingArray) -> npt.NDArray[np.int64]:
-    """Joint bins of the two highest bits and the two lowest."""
-    values = array.reshape(-1).astype(np.uint64)
+def _ends(array: RingArray, rng: np.random.Generator) -> npt.NDArray[np.int64]:
+    """Joint bins of the two highest bits and the two lowest, of at most `_ELEMENTS` elements."""
+    flat = array.reshape(-1)
+    values = (flat if flat.size <= _ELEMENTS else flat[rng.integers(0, flat.size, _ELEMENTS)]).astype(np.uint64)
     bits = max(4, 8 * array.itemsize)
     return np.stack([top_bits(values, bits, 2), low_bits(values, 2)], axis=1)

@@ -44,6 +44,7 @@ class Instance:
     word_bits: how many bits of a packed word are used, where words are drawn case by case.
     user_ring: the ring of an input that the user shares at the step "input" and of the answer it receives; without
     ``user_shares`` of the answer only.
+    values_in: the ring in which gates that name Z_2^64 compute here (`siguard.proofsim.keys.values_in`).
     sessions: (number of the session id, dealer) of each run, one after the other, with the same wires; the second
     run takes them from the second on, so that each computes something else.
     """
@@ -56,6 +57,7 @@ class Instance:
     word_bits: int = 64
     user_ring: Ring | None = None
     user_shares: bool = True
+    values_in: Ring | None = None
     sessions: tuple[tuple[int, str], ...] = ((0, "S2"),)
 
 
@@ -140,7 +142,8 @@ class EnumeratedRandomness(PairwiseRandomness):
 class Layout:
     """Where the cases of an enumeration are in an array of ring elements.
 
-    axis: the batch axis, or None for packed bits, where each lane of the words on the last axis is a case.
+    axis: the batch axis, or None for packed bits, where each lane of the words on the last axis is a case.  Axis 0
+    may hold several rows of each case, one after the other.
     """
 
     ring: Ring
@@ -159,6 +162,8 @@ class Layout:
             return packed.reshape(self.shape)
         rest = (*self.shape[: self.axis], *self.shape[self.axis + 1 :])
         chosen = values[:, : self.elements] & ((1 << self.bits) - 1)
+        if self.shape[self.axis] != self.cases:
+            return chosen.reshape(self.shape).astype(self.ring.dtype)
         return np.moveaxis(chosen.reshape(self.cases, *rest), 0, self.axis).astype(self.ring.dtype)
 
     def values(self, array: npt.NDArray[Any]) -> Values:
@@ -173,11 +178,13 @@ def layout_of(ring: Ring, shape: tuple[int, ...], cases: int, word_bits: int) ->
     """Find the cases in an array: an axis as long as there are cases, or the lanes of packed words."""
     size = int(np.prod(shape, dtype=np.int64))
     words = -(-cases // 64)
+    bits = word_bits if isinstance(ring, BooleanRing) else ring.bits
     if cases in shape:
-        bits = word_bits if isinstance(ring, BooleanRing) else ring.bits
         return Layout(ring, shape, cases, shape.index(cases), bits, size // cases)
     if isinstance(ring, BooleanRing) and shape[-1] == words:
         return Layout(ring, shape, cases, None, 1, size // words)
+    if shape[0] % cases == 0 and len(shape) > 1:
+        return Layout(ring, shape, cases, 0, bits, size // cases)
     raise ValueError(f"no axis of {shape} holds the {cases} cases")
 
 
@@ -227,6 +234,6 @@ def values_of(array: RingArray, cases: int) -> Values:
     """The elements of a frame or an output, by case."""
     if array.itemsize == 8 and cases not in array.shape:
         return layout_of(PACKED, array.shape, cases, 64).values(array)
-    if cases not in array.shape:  # several arrays of bytes, one after the other
-        array = array.reshape(-1, cases)
+    if cases not in array.shape:  # several rows of each case, or several arrays of bytes, one after the other
+        array = array.reshape(cases, -1) if array.ndim > 1 else array.reshape(-1, cases)
     return Layout(ring(8 * array.itemsize), array.shape, cases, array.shape.index(cases), 0, 0).values(array)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,6 +11,7 @@ import numpy as np
 from siguard.proofsim.claims import Corrupted
 from siguard.proofsim.enumeration import Digits, Instance, Values, columns
 from siguard.proofsim.histograms import Distances, distances
+from siguard.proofsim.keys import values_in, whole_tables
 from siguard.proofsim.worlds import Batch, Case
 
 #: Cases in one run, as a power of two.
@@ -31,6 +34,21 @@ async def enumerate_views(instance: Instance, corrupted: Corrupted, *, coins: bo
 
     coins: whether the simulator is given the coins of truncation, as the claim has it.
     """
+    with _hybrid(instance):
+        return await _enumerate(instance, corrupted, coins)
+
+
+@contextmanager
+def _hybrid(instance: Instance) -> Iterator[None]:
+    """Function keys are their truth tables, and the ring of values is the instance's."""
+    with ExitStack() as stack:
+        if instance.values_in is not None:
+            stack.enter_context(values_in(instance.values_in))
+        stack.enter_context(whole_tables())
+        yield
+
+
+async def _enumerate(instance: Instance, corrupted: Corrupted, coins: bool) -> ExactResult:
     case = Case(instance, corrupted, coins)
     real, simulated = Digits(), Digits()
     for name in case.own:

@@ -6,7 +6,7 @@ c = z + r by which truncations round (cases, truncations), in the order of the c
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -77,6 +77,57 @@ def wins_of_two(inputs: Values, outputs: Values, openings: Values) -> Bools:
     difference = x[:, 0] - x[:, 1]
     good = (outputs[:, 0] == first) & (outputs[:, 1] == ~first)
     return np.asarray(good | (difference > 1) | (difference < -2))
+
+
+def not_below(x: Values, threshold: int, bits: int) -> Values:
+    """[x >= t] where x - t stays inside the ring of so many bits; else the sign bit says what it says."""
+    return np.asarray(1 - ((x - threshold) % (1 << bits) >> (bits - 1)))
+
+
+def selected(bits: int, thresholds: Sequence[int], target_bits: int) -> Right:
+    """[x >= t] and [x >= t] times each other input, for every threshold."""
+
+    def expected(x: Values) -> Values:
+        taken = [not_below(x[:, 0], t, bits) for t in thresholds]
+        return np.stack([bit * one for bit in taken for one in (bit, *x[:, 1:].T)], axis=1)
+
+    return modulo(target_bits, expected)
+
+
+def at_places_of(bits: int, first: int, count: int, target_bits: int) -> Right:
+    """[x = first + m] and that times each other input, for every m."""
+
+    def expected(x: Values) -> Values:
+        there = [(x[:, 0] == (first + m) % (1 << bits)).astype(np.int64) for m in range(count)]
+        return np.stack([bit * one for bit in there for one in (bit, *x[:, 1:].T)], axis=1)
+
+    return modulo(target_bits, expected)
+
+
+def ranked_of_two(ranks: int) -> Right:
+    """[count_i = 1 - rank] for both classes, and times their values where there are any."""
+
+    def expected(x: Values) -> Values:
+        values = x[:, 2:].T
+        found = []
+        for entry in range(2):
+            for rank in range(ranks):
+                there = (x[:, entry] == 1 - rank).astype(np.int64)
+                found += [there, *([there * values[entry]] if len(values) else [])]
+        return np.stack(found, axis=1)
+
+    return equals(expected)
+
+
+def cubic_step(bits: int, linear: int) -> Right:
+    """v'_i (linear - |v|^2)."""
+
+    def expected(v: Values) -> Values:
+        total = v.sum(axis=1, keepdims=True)
+        square = (v**2).sum(axis=1, keepdims=True) + total**2
+        return np.asarray((v + total) * (linear - square))
+
+    return modulo(bits, expected)
 
 
 def times(x: Values) -> Values:

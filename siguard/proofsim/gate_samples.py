@@ -23,11 +23,12 @@ from siguard.mpc.arithmetic import (
 )
 from siguard.mpc.boolean import sign_bit
 from siguard.mpc.conversion import bit_product, bit_terms
+from siguard.mpc.curves import at_places
 from siguard.mpc.io import receive_input, reveal
 from siguard.mpc.party import Party
 from siguard.mpc.products import product
-from siguard.mpc.share import Share, as_additive
-from siguard.mpc.tables import lookup, lookup_bit_terms
+from siguard.mpc.share import Share, as_additive, as_opened
+from siguard.mpc.thresholds import Way, at_least, bits_at_least
 from siguard.proofsim.enumeration import Output
 from siguard.ring import Z2, Z64, Ring, RingArray, ring
 
@@ -35,7 +36,9 @@ Wires = Sequence[Share]
 #: Signed values of the wires, and of a user's input after them.
 Values = Sequence[npt.NDArray[np.int64]]
 
-Z16, Z32, INDEX = ring(16), ring(32), ring(4)
+Z16, Z32, INDEX = ring(16), ring(32), ring(8)
+#: First and number of the places that an index is looked for at.
+WINDOW = (-3, 8)
 #: Hidden values have so many bits; a truncation at double scale then wraps with probability below 2^-40.
 VALUE_BITS = 20
 SHIFT = 8
@@ -125,24 +128,27 @@ async def _bit_multiply(party: Party, x: Wires) -> list[Output]:
     return [await remask(step, await bit_product(step, x[0], x[1]))]
 
 
-async def _lookup(party: Party, x: Wires) -> list[Output]:
-    return [(await lookup(party.at("table"), x[0], Z64.constant(_table()[None])))[0]]
+async def _at_least(party: Party, x: Wires) -> list[Output]:
+    step = party.at("compare")
+    terms = await at_least(step, as_opened(x[0]), [1], x[1][:, None])
+    return [await remask(step, terms[:, 0])]
 
 
-async def _lookup_bits(party: Party, x: Wires) -> list[Output]:
-    step = party.at("bits")
-    terms = await lookup_bit_terms(step, x[0], (_table() & 1).astype(np.uint8)[None])
-    return [(await remask(step, terms))[0]]
+async def _bit(party: Party, x: Wires) -> list[Output]:
+    return [(await bits_at_least(party.at("compare"), as_opened(x[0]), [1], Way.BIT_KEY))[:, 0]]
+
+
+async def _places(party: Party, x: Wires) -> list[Output]:
+    step = party.at("places")
+    return [await remask(step, (await at_places(step, as_opened(x[0]), *WINDOW))[..., 0])]
 
 
 async def _query(party: Party, x: Wires) -> list[Output]:
     value = await receive_input(party.at("input"), Z64, x[0].shape, 0)
-    await reveal(party.at("reveal"), await multiply(party.at("product"), value, x[0]))
+    step = party.at("reveal")
+    result = await remask(step, as_additive(await multiply(party.at("product"), value, x[0])))
+    await reveal(step, as_additive(result))
     return []
-
-
-def _table() -> npt.NDArray[np.int64]:
-    return np.arange(1 << INDEX.bits) * 1_000_003 + 5
 
 
 # What must come out -----------------------------------------------------------------------------------------
@@ -167,6 +173,18 @@ def _right_together(values: Values, outputs: Sequence[RingArray]) -> npt.NDArray
     return np.asarray((outputs[0] == Z2.constant(values[0])) & (outputs[1] == Z64.constant(values[1])))
 
 
+def _right_at_least(values: Values, outputs: Sequence[RingArray]) -> npt.NDArray[np.bool_]:
+    taken = (values[0] >= 1).astype(np.int64)
+    expected = Z64.constant(np.stack([taken, taken * values[1]], axis=1))
+    return np.asarray((outputs[0] == expected).all(axis=1))
+
+
+def _right_places(values: Values, outputs: Sequence[RingArray]) -> npt.NDArray[np.bool_]:
+    first, count = WINDOW
+    expected = values[0][:, None] == first + np.arange(count)
+    return np.asarray((outputs[0] == expected).all(axis=1))
+
+
 def _times(x: npt.NDArray[np.int64], y: npt.NDArray[np.int64]) -> npt.NDArray[np.int64]:
     return x * y
 
@@ -188,8 +206,9 @@ def samples() -> tuple[GateSample, ...]:
             "sign_bit, 2^16 in packed words", (Z16,), _sign, _equal(lambda x: x < 0, Z2), scale=4, reused=True
         ),
         GateSample("bit_product and remask, 2^64", (Z2, Z64), _bit_multiply, _equal(lambda b, x: (b & 1) * x, Z64)),
-        GateSample("lookup, 2^4 to 2^64", (INDEX,), _lookup, _equal(lambda i: _table()[i & 15], Z64), scale=0.5),
-        GateSample("lookup_bit_terms, 2^4", (INDEX,), _lookup_bits, _equal(lambda i: _table()[i & 15] & 1, Z2)),
+        GateSample("comparison by key with a wire, 2^32", (Z32, Z64), _at_least, _right_at_least, scale=0.5),
+        GateSample("comparison by key of a bit, 2^32", (Z32,), _bit, _equal(lambda x: x >= 1, Z2), scale=0.5),
+        GateSample("places by key, 2^8 to 2^64", (INDEX,), _places, _right_places, scale=0.5),
         GateSample(
             "input, product and reveal, 2^64",
             (Z64,),

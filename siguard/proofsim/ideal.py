@@ -223,6 +223,26 @@ def ideal_together(trusted: TrustedParty, path: str, arguments: list[Sequence[An
     return [[wire[role] for wire in wires] for role in range(3)]
 
 
+def ideal_comparison(trusted: TrustedParty, path: str, arguments: list[Sequence[Any]]) -> Sequence[Any]:
+    """payload * [point < alpha], additively shared between roles 0 and 1."""
+    ring, _, _, secrets = arguments[2][:4]
+    alpha, payload = secrets()
+    below = arguments[0][4]().astype(np.uint64) < alpha[:, None].astype(np.uint64)
+    value = ring.mul(ring.constant(below)[..., None], payload[:, None])
+    return trusted.terms("keyed.comparison", path, value, ring)
+
+
+def ideal_window(trusted: TrustedParty, path: str, arguments: list[Sequence[Any]]) -> Sequence[Any]:
+    """payload at alpha's place in the window, additively shared between roles 0 and 1."""
+    ring, (_, count, _), bits, secrets = arguments[2][:4]
+    alpha, payload = secrets()
+    # Where from the start alpha is, mod 2^bits.
+    place = (alpha.astype(np.uint64) - arguments[0][4]().astype(np.uint64)) & np.uint64((1 << bits) - 1)
+    there = place[:, None] == np.arange(count, dtype=np.uint64)
+    value = ring.mul(ring.constant(there)[..., None], payload[:, None])
+    return trusted.terms("keyed.window", path, value, ring)
+
+
 def ideal_input(trusted: TrustedParty, path: str, arguments: list[Sequence[Any]]) -> Sequence[Any]:
     """Fresh shares of the client's input."""
     return trusted.wire("io.receive_input", path, trusted.inputs[path], arguments[0][0])
@@ -241,6 +261,8 @@ IDEALS: dict[str, Ideal] = {
     "arithmetic.view": ideal_view,
     "arithmetic.remask": ideal_remask,
     "arithmetic.remask_together": ideal_together,
+    "keyed.comparison": ideal_comparison,
+    "keyed.window": ideal_window,
     "io.receive_input": ideal_input,
     "io.reveal": ideal_reveal,
 }

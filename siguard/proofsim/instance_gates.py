@@ -7,9 +7,6 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import numpy as np
-import numpy.typing as npt
-
 from siguard.mpc.arithmetic import (
     deal,
     deal_wire,
@@ -22,13 +19,12 @@ from siguard.mpc.arithmetic import (
     view,
 )
 from siguard.mpc.boolean import and_bits, sign_bit
-from siguard.mpc.compare import is_negative, is_positive, relu, win_counts
 from siguard.mpc.conversion import bit_multiply, bit_product, bit_terms, bit_to_arithmetic, select
 from siguard.mpc.io import receive_input, reveal
 from siguard.mpc.party import Party
 from siguard.mpc.products import product
-from siguard.mpc.share import Additive, Opened, Share, as_additive
-from siguard.mpc.tables import lookup, lookup_bit_terms, lookup_terms
+from siguard.mpc.share import Additive, Opened, Share, as_additive, as_opened
+from siguard.mpc.thresholds import at_least
 from siguard.proofsim.enumeration import GateUnderTest, Output
 from siguard.ring import Z2, Ring, ring
 
@@ -36,7 +32,7 @@ Wires = Sequence[Share]
 Z4 = ring(2)
 
 
-def _column(wires: Wires) -> Share:
+def column(wires: Wires) -> Share:
     """Scalars side by side: (cases, wires)."""
     return Share.concatenate([wire[:, None] for wire in wires], axis=1)
 
@@ -91,7 +87,7 @@ async def multiplied(party: Party, x: Wires, shift: int = 0) -> Share:
 
 
 async def dot_of(party: Party, x: Wires) -> Share:
-    return await dot(party, _column(x[:2]), _column(x[2:]))
+    return await dot(party, column(x[:2]), column(x[2:]))
 
 
 async def conjunction(party: Party, x: Wires) -> Share:
@@ -100,22 +96,6 @@ async def conjunction(party: Party, x: Wires) -> Share:
 
 async def sign(party: Party, x: Wires) -> Share:
     return await sign_bit(party, x[0])
-
-
-async def positive(party: Party, x: Wires) -> Share:
-    return await is_positive(party, x[0])
-
-
-async def negative(party: Party, x: Wires) -> Share:
-    return await is_negative(party, x[0])
-
-
-async def relu_of(party: Party, x: Wires) -> Sequence[Output]:
-    return await relu(party, x[0], bits=x[0].ring.bits)
-
-
-async def wins(party: Party, x: Wires) -> Share:
-    return await win_counts(party, _column(x))
 
 
 async def terms_of_bit(party: Party, x: Wires, target: Ring) -> Additive:
@@ -136,24 +116,6 @@ async def multiplied_by_bit(party: Party, x: Wires) -> Share:
 
 async def selected(party: Party, x: Wires) -> Share:
     return await select(party, x[0], x[1], x[2])
-
-
-def small_table(index_bits: int, target: Ring) -> npt.NDArray[np.int64]:
-    return (np.arange(1 << index_bits) * 3 + 1) % (1 << target.bits)
-
-
-async def looked_up_terms(party: Party, x: Wires, target: Ring) -> Output:
-    table = target.constant(small_table(x[0].ring.bits, target)[None])
-    return (await lookup_terms(party, x[0], table, target))[0]
-
-
-async def looked_up(party: Party, x: Wires, target: Ring) -> Output:
-    table = target.constant(small_table(x[0].ring.bits, target)[None])
-    return (await lookup(party, x[0], table, target))[0]
-
-
-async def lookup_bits(party: Party, x: Wires) -> Output:
-    return (await lookup_bit_terms(party, x[0], Z2.constant(small_table(x[0].ring.bits, Z2)[None])))[0]
 
 
 # --- gates in sequence ------------------------------------------------------------------------------------
@@ -178,25 +140,21 @@ async def double_bit(party: Party, x: Wires) -> Share:
     return await bit_multiply(party.at("product"), await sign_bit(party.at("sign"), x[0]), x[1])
 
 
-async def table_of_product(party: Party, x: Wires) -> Output:
-    index = await multiply(party.at("product"), x[0], x[1])
-    return await looked_up(party.at("table"), [index], Z2)
-
-
 # --- with the user ----------------------------------------------------------------------------------------
 
 
 async def query(party: Party, x: Wires, shift: int = 0, ring_of_input: Ring = Z2) -> list[Output]:
     """A query in small: the user's input times a weight, perhaps truncated, revealed to the user."""
     value = await receive_input(party.at("input"), ring_of_input, x[0].shape, 0)
-    await reveal(party.at("reveal"), await multiply(party.at("product"), value, x[0], shift))
+    result = await multiply(party.at("product"), value, x[0], shift)
+    await reveal(party.at("reveal"), as_additive(result))
     return []
 
 
 async def answer(party: Party, x: Wires, shift: int) -> list[Output]:
     """A secret of the servers, truncated and revealed: what the coins of truncation say is all there is to see."""
     opened = await open_additive(party.at("open"), as_additive(x[0]))
-    await reveal(party.at("reveal"), await view(party.at("open"), opened, shift))
+    await reveal(party.at("reveal"), as_additive(await view(party.at("open"), opened, shift)))
     return []
 
 
@@ -204,5 +162,13 @@ async def query_sign(party: Party, x: Wires) -> list[Output]:
     """The sign of the user's input plus a secret, revealed as the number 0 or 1."""
     value = await receive_input(party.at("input"), Z4, x[0].shape, 0)
     bit = await sign_bit(party.at("sign"), value + x[0])
-    await reveal(party.at("reveal"), await bit_to_arithmetic(party.at("convert"), bit, Z4))
+    await reveal(party.at("reveal"), as_additive(await bit_to_arithmetic(party.at("convert"), bit, Z4)))
+    return []
+
+
+async def query_key(party: Party, x: Wires) -> list[Output]:
+    """The sign of the user's input plus a secret by a key, revealed before any exchange."""
+    value = await receive_input(party.at("input"), Z4, x[0].shape, 0)
+    terms = await at_least(party.at("sign"), as_opened(value + x[0]), [0], target=Z4)
+    await reveal(party.at("reveal"), terms[..., 0, 0])
     return []

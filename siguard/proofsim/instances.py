@@ -6,7 +6,6 @@ that neither an instance here nor one of `siguard.proofsim.wide` covers fails th
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -16,41 +15,33 @@ import numpy.typing as npt
 from siguard.proofsim import instance_gates as run
 from siguard.proofsim.enumeration import GateUnderTest, Instance, Values
 from siguard.proofsim.functionalities import (
-    Right,
     equals,
     modulo,
-    relu_of_two_bits,
+    not_below,
     rounded,
     times,
     truncation,
-    unless_least,
-    wins_of_two,
 )
-from siguard.ring import Z2, Ring, ring
+from siguard.proofsim.key_instances import gates_on_keys, named, one, sequences_on_keys
+from siguard.ring import Z2, ring
 
 Z4, Z8 = ring(2), ring(3)
-
-
-def _one(
-    name: str, gates: str, rings: Sequence[Ring], run: GateUnderTest, right: Right, **options: int
-) -> Instance:
-    return Instance(name, tuple(gates.split()), tuple(rings), run, right, **options)  # type: ignore[arg-type]
 
 
 def single_gates(full: bool) -> list[Instance]:
     """Every gate that fits."""
     found = [
-        _one("deal: Z_4", "arithmetic.deal", [Z4], run.dealt, equals(_first)),
-        _one("deal_wire: Z_4", "arithmetic.deal_wire", [Z4], run.dealt_wire, equals(_first)),
-        _one(
+        one("deal: Z_4", "arithmetic.deal", [Z4], run.dealt, equals(_first)),
+        one("deal_wire: Z_4", "arithmetic.deal_wire", [Z4], run.dealt_wire, equals(_first)),
+        one(
             "remask_together: Z_2 and Z_4",
             "arithmetic.remask_together",
             [Z2, Z4],
             run.together,
             equals(lambda x: x),
         ),
-        _one("two views of one opening: Z_4", "arithmetic.view", [Z4], run.two_views, _two_views_right),
-        _one(
+        one("two views of one opening: Z_4", "arithmetic.view", [Z4], run.two_views, _two_views_right),
+        one(
             "view into a small ring: Z_8",
             "arithmetic.view",
             [Z8],
@@ -58,51 +49,42 @@ def single_gates(full: bool) -> list[Instance]:
             rounded(_half_of_three_bits),
         ),
         # In the full ring it wraps in |z| of 2^k cases.
-        _one(
+        one(
             "view in the full ring: Z_8",
             "arithmetic.view",
             [Z8],
             partial(run.viewed, shift=1, target=Z8),
             rounded(lambda x, c: truncation(x[:, 0], c[:, 0], 1, 3)),
         ),
-        _one(
+        one(
             "truncate: Z_8",
             "arithmetic.truncate",
             [Z8],
             partial(run.truncated, shift=1, target=Z4),
             rounded(_half_of_three_bits),
         ),
-        _one(
+        one(
             "multiply, truncated: Z_4",
             "arithmetic.multiply",
             [Z4, Z4],
             partial(run.multiplied, shift=1),
             rounded(_halved),
         ),
-        _one(
+        one(
             "dot: Z_2",
             "arithmetic.dot",
             [Z2] * 4,
             run.dot_of,
             modulo(1, lambda x: x[:, 0] * x[:, 2] + x[:, 1] * x[:, 3]),
         ),
-        _one("and_bits: Z_2", "boolean.and_bits", [Z2, Z2], run.conjunction, equals(lambda x: x[:, 0] * x[:, 1])),
-        _one(
-            "is_positive: Z_4", "compare.is_positive", [Z4], run.positive, unless_least(2, lambda x: x[:, 0] == 1)
-        ),
-        _one("is_negative: Z_4", "compare.is_negative", [Z4], run.negative, equals(lambda x: x[:, 0] >> 1)),
-        _one("relu: Z_4", "compare.relu", [Z4], run.relu_of, relu_of_two_bits),
-        _one("lookup_bit_terms: 1 bit", "tables.lookup_bit_terms", [Z2], run.lookup_bits, _bits_right, word_bits=2),
-        _one(
-            "lookup_bit_terms: 2 bits", "tables.lookup_bit_terms", [Z4], run.lookup_bits, _bits_right, word_bits=4
-        ),
+        one("and_bits: Z_2", "boolean.and_bits", [Z2, Z2], run.conjunction, equals(lambda x: x[:, 0] * x[:, 1])),
     ]
     for R in (Z2, Z4, *([Z8] if full else [])):
         k = R.bits
         found += [
-            _one(f"multiply: {_named(R)}", "arithmetic.multiply", [R, R], run.multiplied, modulo(k, times)),
-            _one(
-                f"open_additive: {_named(R)}",
+            one(f"multiply: {named(R)}", "arithmetic.multiply", [R, R], run.multiplied, modulo(k, times)),
+            one(
+                f"open_additive: {named(R)}",
                 "arithmetic.open_additive",
                 [R, R],
                 run.open_product,
@@ -110,38 +92,38 @@ def single_gates(full: bool) -> list[Instance]:
             ),
         ]
     for R in (Z2, Z4, Z8):
-        found.append(_one(f"remask: {_named(R)}", "arithmetic.remask", [R], run.remasked, equals(lambda x: x)))
-        found.append(_one(f"open: {_named(R)}", "arithmetic.open_additive", [R], run.opened, equals(lambda x: x)))
+        found.append(one(f"remask: {named(R)}", "arithmetic.remask", [R], run.remasked, equals(lambda x: x)))
+        found.append(one(f"open: {named(R)}", "arithmetic.open_additive", [R], run.opened, equals(lambda x: x)))
     for R in (Z4, Z8, *([ring(4)] if full else [])):
         msb = equals(lambda x, k=R.bits: x[:, 0] >> (k - 1))  # type: ignore[misc]
-        found.append(_one(f"sign_bit: {_named(R)}", "boolean.sign_bit", [R], run.sign, msb))
+        found.append(one(f"sign_bit: {named(R)}", "boolean.sign_bit", [R], run.sign, msb))
     for R in (Z2, Z4):
         k = R.bits
         as_number = partial(run.bit_as_number, target=R)
         found += [
-            _one(
-                f"bit_terms: into {_named(R)}",
+            one(
+                f"bit_terms: into {named(R)}",
                 "conversion.bit_terms",
                 [Z2],
                 partial(run.terms_of_bit, target=R),
                 equals(lambda x: x),
             ),
-            _one(
-                f"bit_to_arithmetic: into {_named(R)}",
+            one(
+                f"bit_to_arithmetic: into {named(R)}",
                 "conversion.bit_to_arithmetic",
                 [Z2],
                 as_number,
                 equals(lambda x: x),
             ),
-            _one(
-                f"bit_product: {_named(R)}",
+            one(
+                f"bit_product: {named(R)}",
                 "conversion.bit_product",
                 [Z2, R],
                 run.product_with_bit,
                 modulo(k, times),
             ),
-            _one(
-                f"bit_multiply: {_named(R)}",
+            one(
+                f"bit_multiply: {named(R)}",
                 "conversion.bit_multiply",
                 [Z2, R],
                 run.multiplied_by_bit,
@@ -150,38 +132,13 @@ def single_gates(full: bool) -> list[Instance]:
         ]
     for R in (Z2, *([Z4] if full else [])):
         chosen = equals(lambda x: np.where(x[:, 0] == 1, x[:, 1], x[:, 2]))
-        found.append(_one(f"select: {_named(R)}", "conversion.select", [Z2, R, R], run.selected, chosen))
-    for index, target in ((Z2, Z2), (Z2, Z4), (Z4, Z2)):
-        t = index.bits
-        read = equals(lambda x, t=t, target=target: run.small_table(t, target)[x[:, 0]])  # type: ignore[misc]
-        size = f"{1 << t} entries of {_named(target)}"
-        found += [
-            _one(
-                f"lookup_terms: {size}",
-                "tables.lookup_terms",
-                [index],
-                partial(run.looked_up_terms, target=target),
-                read,
-            ),
-            _one(f"lookup: {size}", "tables.lookup", [index], partial(run.looked_up, target=target), read),
-        ]
-    if full:
-        found.append(_one("win_counts: 2 of Z_4", "compare.win_counts", [Z4, Z4], run.wins, wins_of_two))
-    return found
-
-
-def _named(R: Ring) -> str:
-    return f"Z_{1 << R.bits}"
+        found.append(one(f"select: {named(R)}", "conversion.select", [Z2, R, R], run.selected, chosen))
+    return [*found, *gates_on_keys(full)]
 
 
 def _two_views_right(inputs: Values, outputs: Values, openings: Values) -> npt.NDArray[np.bool_]:
     z = inputs[:, 0]
     return np.asarray((outputs[:, 0] == z) & (outputs[:, 1] == truncation(z, openings[:, 0], 1, 2, 1)))
-
-
-def _bits_right(inputs: Values, outputs: Values, openings: Values) -> npt.NDArray[np.bool_]:
-    bits = 1 if inputs.max() < 2 else 2
-    return np.asarray(run.small_table(bits, Z2)[inputs[:, 0]] == outputs[:, 0])
 
 
 def _first(x: Values) -> Values:
@@ -213,57 +170,52 @@ def _sign_of_half(x: Values, c: Values) -> Values:
     return truncation(x[:, 0] ** 2 % 4, c[:, 0], 1, 2) >> 1
 
 
-def _read_at_product(x: Values) -> Values:
-    return np.asarray(run.small_table(1, Z2)[times(x)])
-
-
 def sequences(full: bool) -> list[Instance]:
     """Pairs on Z_2 and Z_4, triples on Z_2: masks of one gate must not meet those of the next."""
     pair, triple = "pair of gates", "triple of gates"
     product = run.multiplied
     halve = partial(run.multiplied, shift=1)
     found = [
-        _one(f"{pair}: product, product, Z_2", "", [Z2] * 3, _chain(product, product), modulo(1, _all)),
-        _one(
+        one(f"{pair}: product, product, Z_2", "", [Z2] * 3, _chain(product, product), modulo(1, _all)),
+        one(
             f"{pair}: square, times itself, Z_4",
             "",
             [Z4],
             _chain(product, product),
             modulo(2, lambda x: x[:, 0] ** 4),
         ),
-        _one(f"{pair}: truncated square, truncated, Z_4", "", [Z4], _chain(halve, halve), rounded(_halved_twice)),
-        _one(
+        one(f"{pair}: truncated square, truncated, Z_4", "", [Z4], _chain(halve, halve), rounded(_halved_twice)),
+        one(
             f"{pair}: product, sign of it, Z_4",
             "",
             [Z4],
             _chain(product, run.sign),
             equals(lambda x: x[:, 0] ** 2 % 4 >> 1),
         ),
-        _one(f"{pair}: truncated product, sign, Z_4", "", [Z4], _chain(halve, run.sign), rounded(_sign_of_half)),
-        _one(
+        one(f"{pair}: truncated product, sign, Z_4", "", [Z4], _chain(halve, run.sign), rounded(_sign_of_half)),
+        one(
             f"{pair}: remask, product, Z_4",
             "",
             [Z4],
             _chain(run.remask_value, product),
             modulo(2, lambda x: x[:, 0] ** 2),
         ),
-        _one(
+        one(
             f"{pair}: sign, times the same bit's value, Z_4",
             "",
             [Z4, Z2],
             run.double_bit,
             equals(lambda x: (x[:, 0] >> 1) * x[:, 1]),
         ),
-        _one(f"{pair}: product, table of it, Z_2", "", [Z2, Z2], run.table_of_product, equals(_read_at_product)),
-        _one(f"{triple}: three products, Z_2", "", [Z2] * 2, _chain(product, product, product), equals(times)),
-        _one(
+        one(f"{triple}: three products, Z_2", "", [Z2] * 2, _chain(product, product, product), equals(times)),
+        one(
             f"{triple}: product, remask, bit product, Z_2",
             "",
             [Z2] * 2,
             _chain(product, run.remask_value, run.multiplied_by_bit),
             equals(times),
         ),
-        _one(
+        one(
             f"{triple}: bit product, and, remask, Z_2",
             "",
             [Z2] * 2,
@@ -271,36 +223,37 @@ def sequences(full: bool) -> list[Instance]:
             equals(times),
         ),
     ]
+    found += sequences_on_keys()
     # Long-lived wires in two sessions, and with another dealer: no stream may serve both.
-    twice = _one("two sessions: product, Z_2", "", [Z2] * 3, run.multiplied, equals(times))
+    twice = one("two sessions: product, Z_2", "", [Z2] * 3, run.multiplied, equals(times))
     found.append(replace(twice, sessions=((0, "S2"), (1, "S2"))))
     for dealer in ("S0", "S1"):
         name = f"two dealers: product, Z_2, S2 then {dealer}"
         found.append(replace(twice, name=name, sessions=((0, "S2"), (0, dealer))))
     if full:
         found += [
-            _one(
+            one(
                 f"{pair}: product, product, Z_4",
                 "",
                 [Z4] * 2,
                 _chain(product, product),
                 modulo(2, lambda x: x[:, 0] * x[:, 1] ** 2),
             ),
-            _one(
+            one(
                 f"{pair}: product, bit product, Z_2",
                 "",
                 [Z2] * 3,
                 _chain(product, run.multiplied_by_bit),
                 equals(_all),
             ),
-            _one(
+            one(
                 f"{pair}: truncated product of two, truncated, Z_4",
                 "",
                 [Z4] * 2,
                 _chain(halve, halve),
                 rounded(_halved_product_twice),
             ),
-            _one(
+            one(
                 f"{triple}: three products of four, Z_2",
                 "",
                 [Z2] * 4,
@@ -320,7 +273,7 @@ def queries(full: bool) -> list[Instance]:
     gates = ("io.receive_input", "io.reveal")
     found = [
         Instance(
-            f"query: product, {_named(R)}",
+            f"query: product, {named(R)}",
             gates,
             (R,),
             partial(run.query, ring_of_input=R),
@@ -330,12 +283,14 @@ def queries(full: bool) -> list[Instance]:
         for R in (Z2, Z4)
     ]
     for R, shift in ((Z4, 1), *(((Z8, 2),) if full else ())):
-        name = f"answer: truncated secret, {_named(R)}"
+        name = f"answer: truncated secret, {named(R)}"
         answer = partial(run.answer, shift=shift)
         right = rounded(lambda x, c, f=shift, k=R.bits: truncation(x[:, 0], c[:, 0], f, k))  # type: ignore[misc]
         found.append(Instance(name, ("io.reveal",), (R,), answer, right, user_ring=R, user_shares=False))
     truncated = partial(run.query, shift=1, ring_of_input=Z4)
     found.append(Instance("query: truncated product, Z_4", gates, (Z4,), truncated, rounded(_halved), user_ring=Z4))
+    right = equals(lambda x: not_below((x[:, 0] + x[:, 1]) % 4, 0, 2))
+    found.append(Instance("query: sign by key of a sum, Z_4", gates, (Z4,), run.query_key, right, user_ring=Z4))
     if full:
         right = equals(lambda x: ((x[:, 0] + x[:, 1]) % 4) >> 1)
         found.append(Instance("query: sign of a sum, Z_4", gates, (Z4,), run.query_sign, right, user_ring=Z4))

@@ -11,22 +11,28 @@ from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 
-from siguard.guard import optimisation
+from siguard.guard import iteration
+from siguard.guard.answer import LABEL_MARGIN, validated
+from siguard.guard.classifier import Classifier
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import SharedDefender
+from siguard.guard.iteration import first_step, gradient_bits, walk
 from siguard.guard.lanes import Lane
+from siguard.guard.plan import Plan
 from siguard.guard.policy import POLICIES
-from siguard.guard.relative import RelativeLogits, relative_logits
-from siguard.guard.validation import LABEL_MARGIN, validate
+from siguard.guard.start import Start, start
+from siguard.guard.step_ranges import Reach, TermWeights
+from siguard.guard.terms import Softmax
+from siguard.mpc.arithmetic import remask
 from siguard.mpc.party import Party
-from siguard.mpc.share import Share
-from siguard.mpc.softmax import exp
+from siguard.mpc.share import Additive, Share, as_additive
 from siguard.proofsim.patching import replaced
 
-#: The published 0.1, as a learning rate is rounded under MPC.
-LEARNING_RATE = round(0.1 * 2**10) / 2**10
+#: The published one.
+LEARNING_RATE = 0.1
 #: Most iterations of one loop, unless said otherwise: few, so that the checks of a control end soon.
 LIMIT = 25
+_LANES = [Lane(0, 0)]
 
 #: Looks at x after a step and leaves the loop when it is good.
 _Look = Callable[[Party, Share], Awaitable[None]]
@@ -48,24 +54,27 @@ def leaky_guard(limit: int = LIMIT, learning_rate: float = LEARNING_RATE) -> Ite
 
     limit, learning_rate: of the loop, in place of the configuration's ``inner`` and ``learning_rate``.
     """
-    shipped, step = POLICIES["siguard"], optimisation._newton_step
+    shipped, softmax = POLICIES["siguard"], iteration._softmax
 
-    async def step_and_look(party: Party, x: Share, gradient: Share, label: Share, rates: Sequence[float]) -> Share:
-        moved = await step(party, x, gradient, label, rates)
-        await _look.get()(party.at("stop"), moved)
-        return moved
+    async def look_first(party: Party, arguments: Sequence[Share], label: Share, bits: int) -> Softmax:
+        # With three arguments it is the softmax of an x that has moved.
+        if len(arguments) == 3:
+            await _look.get()(party.at("stop"), arguments[0])
+        return await softmax(party, arguments, label, bits)
 
-    async def protect(party: Party, logits: Share, defender: SharedDefender, config: GuardConfig) -> Share:
+    async def protect(
+        party: Party, logits: Share, defender: SharedDefender, config: GuardConfig, plan: Plan
+    ) -> Additive:
         loop = config.with_values(outer=1, inner=limit, learning_rate=learning_rate)
-        relative = await relative_logits(party.at("relative"), logits)
+        begun = await start(party.at("start"), logits, plan)
         # Each row stops when its own noise is good.
         rows = [
-            await _while(party.at("row", row), _row_of(relative, row), defender, loop)
+            await _while(party.at("row", row), _row_of(begun, row), Classifier(defender, plan), loop.resolved())
             for row in range(logits.shape[0])
         ]
-        return Share.concatenate(rows) + relative.label * LABEL_MARGIN
+        return as_additive(Share.concatenate(rows) + begun.label * LABEL_MARGIN)
 
-    with replaced(shipped.protect, protect), replaced(step, step_and_look):
+    with replaced(shipped.protect, protect), replaced(softmax, look_first):
         POLICIES["siguard"] = shipped._replace(protect=protect)
         try:
             yield
@@ -73,29 +82,32 @@ def leaky_guard(limit: int = LIMIT, learning_rate: float = LEARNING_RATE) -> Ite
             POLICIES["siguard"] = shipped
 
 
-async def _while(party: Party, relative: RelativeLogits, defender: SharedDefender, loop: GuardConfig) -> Share:
+async def _while(party: Party, begun: Start, classifier: Classifier, loop: GuardConfig) -> Share:
     """Step until the noise is good, and answer with it; without noise if it never is.  (1, C) at 16 bits."""
+    plan, reach = classifier.plan, Reach(loop, _LANES)
+    bits = gradient_bits(TermWeights(loop, _LANES), classifier, loop, _LANES, 0)
+    first = await first_step(party.at("first"), begun, classifier, bits, reach, plan)
 
     async def look(here: Party, x: Share) -> None:
-        candidates = Share.concatenate([relative.x[:, None], x], axis=1)
-        E = await exp(here.at("candidates"), candidates)
-        ok = await validate(here.at("validate"), E, relative.label, defender)
-        if await open_bit(here.at("open"), ok):
-            raise _Good(E[:, 1])
+        E, terms = await validated(here, first, x, begun.label, classifier, reach, plan)
+        if await open_bit(here.at("open"), await remask(here.at("bit"), terms)):
+            raise _Good(E[:, 0])
 
     token = _look.set(look)
     try:
-        await optimisation.optimise(party.at("optimise"), relative, defender, loop, [Lane(0, 0)])
+        label = begun.label[:, None]
+        x = await walk(party.at("optimise"), label, first, classifier, loop, _LANES, reach, plan)
+        await look(party.at("optimise").at("stop"), x)
     except _Good as good:
         return good.answer
     finally:
         _look.reset(token)
-    return await exp(party.at("unguarded"), relative.x)
+    return first.E[:, 0]
 
 
-def _row_of(relative: RelativeLogits, row: int) -> RelativeLogits:
+def _row_of(begun: Start, row: int) -> Start:
     part = slice(row, row + 1)
-    return RelativeLogits(relative.label[part], relative.second[part], relative.x[part])
+    return Start(begun.label[part], begun.x[part], begun.gap[part])
 
 
 async def open_bit(party: Party, bit: Share) -> bool:

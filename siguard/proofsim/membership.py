@@ -2,7 +2,7 @@
 
 `siguard`: z2 = z1 + e(z1), exact in the ring: the guard moves z1, a member to h, across h = 0 and accepts; z2
 starts where z1 ended, is a non-member to h, and its own noise is *not* accepted, so that it is answered as it is.
-Accept bits differ, membership differs, the answer is the same.
+Accept bits differ, membership differs, the answer is the same.  `decay`: the same.
 `linesearch`: two logits that differ in the label's only: the candidates are the same, the member is more confident.
 `label`: natural pairs, a row of handwritten digits that a model was trained on and one that it was not.
 `none`: rows that differ below the resolution of an answer; nothing else can agree.
@@ -12,7 +12,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -21,8 +21,8 @@ import numpy.typing as npt
 from siguard.actors.debug import DebugProbe
 from siguard.guard import reference
 from siguard.guard.config import GuardConfig
-from siguard.guard.relative import LOGIT_BITS
-from siguard.mpc.softmax import FRACTION_BITS
+from siguard.guard.start import LOGIT_BITS
+from siguard.mpc.splines import ARGUMENT_BITS
 from siguard.nn.model import Defender, FloatArray
 from siguard.proofsim.ideal import FreshParts, TrustedParty
 from siguard.proofsim.queries import Networks, Query, run_ideal, share_networks
@@ -33,13 +33,18 @@ if TYPE_CHECKING:
 
 #: Rows in one batch, quick and full: primes, so that it is seen which axis of an array holds the rows.
 ROWS, MANY_ROWS = 521, 2053
+#: Of a real batch beside a simulated one, in a quick run; in a full one `ROWS`.
+FEWER_ROWS = 257
 #: Fewer classes mean fewer entries whose rounding has to agree: with two, half of the pairs get one answer.
-CLASSES = {"siguard": 2, "linesearch": 3, "none": 3}
+CLASSES = {"siguard": 2, "decay": 2, "linesearch": 3, "none": 3}
 _CANDIDATES = 4000
 _DISTINCT = 100
+#: Policies that add noise to the logits and validate it.
+_MOVING = ("siguard", "decay")
 
 CONFIGS = {
     "siguard": GuardConfig("siguard", outer=1, inner=2),
+    "decay": GuardConfig("decay", inner=1),
     "linesearch": GuardConfig("linesearch"),
     "label": GuardConfig("label"),
     "none": GuardConfig("none"),
@@ -79,10 +84,10 @@ async def paired_queries(policy: str, role: int, seed: int, rows: int = ROWS, de
     networks = share_networks(member, seed)
     seen = DebugProbe()
     member_run = await run_ideal(member, networks, role, FreshParts(seed), dealer=dealer, probe=seen)
-    if policy == "siguard":
-        # Where the optimisation ended, for the coins of this run, exactly: relative to the label, at 16 bits.
-        end = Z64.signed(seen.open("x")[:, 1])
-        other = Query(config, defender, None, Z64.constant(end << (LOGIT_BITS - FRACTION_BITS)))
+    if policy in _MOVING:
+        # Where the optimisation ended, for the coins of this run, exactly: relative to the label, which is at 0.
+        end = Z64.signed(seen.open("x")[:, 0]) * (1 - Z64.signed(seen.open("label")))
+        other = Query(config, defender, None, Z64.constant(end << (LOGIT_BITS - ARGUMENT_BITS)))
     else:
         other = Query(config, defender, None, _on_grid(partner))
     seen_other = DebugProbe()
@@ -90,11 +95,17 @@ async def paired_queries(policy: str, role: int, seed: int, rows: int = ROWS, de
     same = member_run.answers["reveal"] == other_run.answers["reveal"]
     kept = np.asarray(same.all(axis=1))
     kept &= np.asarray((member.value != other.value).any(axis=1))
-    if policy == "siguard":
-        kept &= seen.open("chosen").any(axis=1) & ~seen_other.open("chosen").any(axis=1)
-    if policy in ("siguard", "linesearch"):
+    if policy in _MOVING:
+        kept &= _accepted(seen, config) & ~_accepted(seen_other, config)
+    if policy in (*_MOVING, "linesearch"):
         kept &= (_membership(member) > 0) & (_membership(other) <= 0)
     return PairedQueries(member, other, networks, member_run, other_run, kept)
+
+
+def _accepted(seen: DebugProbe, config: GuardConfig) -> npt.NDArray[np.bool_]:
+    accepted = seen.internals(config).accepted
+    assert accepted is not None  # noqa: S101 - the policy validates its noise
+    return accepted
 
 
 def _membership(query: Query) -> FloatArray:
@@ -104,9 +115,9 @@ def _membership(query: Query) -> FloatArray:
 
 
 def _on_grid(logits: FloatArray) -> RingArray:
-    """Relative to the largest, at 16 fraction bits within 24: what a guard rounds is then in its own steps only."""
-    relative = encode(logits - logits.max(axis=1, keepdims=True), FRACTION_BITS)
-    return Z64.constant(Z64.signed(relative) << (LOGIT_BITS - FRACTION_BITS))
+    """Relative to the largest, at the fraction bits of x: what a guard rounds is then in its own steps only."""
+    relative = encode(logits - logits.max(axis=1, keepdims=True), ARGUMENT_BITS)
+    return Z64.constant(Z64.signed(relative) << (LOGIT_BITS - ARGUMENT_BITS))
 
 
 def _rows(policy: str, seed: int, rows: int) -> tuple[Defender, FloatArray, FloatArray]:
@@ -116,7 +127,8 @@ def _rows(policy: str, seed: int, rows: int) -> tuple[Defender, FloatArray, Floa
         defender, member, partner = _natural_rows(rng, seed)
     else:
         found: dict[str, Callable[[np.random.Generator], tuple[FloatArray, FloatArray]]] = {
-            "siguard": _moved_rows,
+            "siguard": partial(_moved_rows, "siguard"),
+            "decay": partial(_moved_rows, "decay"),
             "linesearch": _shifted_rows,
             "none": _flushed_rows,
         }
@@ -125,9 +137,9 @@ def _rows(policy: str, seed: int, rows: int) -> tuple[Defender, FloatArray, Floa
     return defender, member[order], partner[order]
 
 
-def _moved_rows(rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
+def _moved_rows(policy: str, rng: np.random.Generator) -> tuple[FloatArray, FloatArray]:
     """Members whose noise is accepted, and ends where noise is not: searched in float64, confirmed by the runs."""
-    classes, config = CLASSES["siguard"], CONFIGS["siguard"]
+    classes, config = CLASSES[policy], CONFIGS[policy]
     h = classifier(classes)
     z = rng.normal(size=(_CANDIDATES, classes)) * 2
     guarded = reference.guard(z, h, config)

@@ -14,11 +14,11 @@ from siguard.errors import InputError
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import SharedDefender, encode_defender
 from siguard.guard.inputs import relative_to_largest
+from siguard.guard.plan import Plan
 from siguard.guard.query import answer_query
-from siguard.guard.relative import LOGIT_BITS
+from siguard.guard.start import LOGIT_BITS
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share
-from siguard.mpc.softmax import FRACTION_BITS
 from siguard.nn.model import Defender, FloatArray, Model
 from siguard.nn.shared import SharedModel, encode_model
 from siguard.prf import KEY_BYTES, PairwiseRandomness, derive_key
@@ -26,7 +26,7 @@ from siguard.proofsim.ideal import OwnParts, TrustedParty, hybrid, shared_with
 from siguard.proofsim.recorder import Recorder
 from siguard.proofsim.simulation import around_gates
 from siguard.proofsim.walk import Gate
-from siguard.ring import Z64, Ring, RingArray, encode
+from siguard.ring import FRACTION_BITS, Z64, Ring, RingArray, encode
 from siguard.transport.frame import SESSION_BYTES
 
 #: No session of a deployment has this id: ideal runs may go on beside one.
@@ -38,22 +38,30 @@ class Query:
     """What the ideal functionality is given: the networks, the configuration, and the client's input, encoded.
 
     value: features (batch, in), or without a model logits (batch, C), as elements of Z_2^64.
+    plan: how it is computed, which is public and of which the answer does not depend but in its coins.
     """
 
     config: GuardConfig
     defender: Defender
     model: Model | None
     value: RingArray
+    plan: Plan = field(default_factory=Plan)
 
     @classmethod
-    def of_features(cls, features: FloatArray, model: Model, defender: Defender, config: GuardConfig) -> Query:
+    def of_features(
+        cls, features: FloatArray, model: Model, defender: Defender, config: GuardConfig, plan: Plan | None = None
+    ) -> Query:
         """As `siguard.Cluster.query` encodes it."""
-        return cls(config, defender, model, encode(features, FRACTION_BITS, encode_model(model).feature_limit))
+        value = encode(features, FRACTION_BITS, encode_model(model).feature_limit)
+        return cls(config, defender, model, value, plan or Plan())
 
     @classmethod
-    def of_logits(cls, logits: FloatArray, defender: Defender, config: GuardConfig) -> Query:
+    def of_logits(
+        cls, logits: FloatArray, defender: Defender, config: GuardConfig, plan: Plan | None = None
+    ) -> Query:
         """As `siguard.Cluster.guard` encodes it."""
-        return cls(config, defender, None, encode(relative_to_largest(np.asarray(logits)), LOGIT_BITS))
+        value = encode(relative_to_largest(np.asarray(logits)), LOGIT_BITS)
+        return cls(config, defender, None, value, plan or Plan())
 
 
 @dataclass(frozen=True)
@@ -88,7 +96,8 @@ def share_networks(query: Query, seed: int, held: Mapping[str, Networks] | None 
             found.append(shared_with(array, Z64, SERVERS.index(corrupted), first, second))
         return found
 
-    matrices = shares(encoded.matrices, "h", own.defender.matrices if own else None)
+    parts_of_h = [*own.defender.matrices, *own.defender.folded] if own else None
+    matrices = shares(encoded.matrices, "h", parts_of_h)
     weights: list[list[Share]] | None = None
     limit = 0.0
     if query.model is not None:
@@ -188,4 +197,4 @@ class NoRandomness:
 async def _serve(party: Party, query: Query, networks: Mapping[str, Networks], dealer: str) -> None:
     held = networks[roles_for(dealer)[party.role]]
     shape = (query.value.shape[0], query.value.shape[1])
-    await answer_query(party, shape, held.model, held.defender, query.config, 0)
+    await answer_query(party, shape, held.model, held.defender, query.config, query.plan, 0)

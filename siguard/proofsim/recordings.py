@@ -7,24 +7,30 @@ from itertools import pairwise
 
 import numpy as np
 
-from siguard.actors.cluster import open_cluster
+from siguard.actors.cluster import GuardResult, open_cluster
 from siguard.actors.naming import SessionNames
 from siguard.guard.config import GuardConfig
+from siguard.guard.plan import Plan
 from siguard.nn.model import Defender, FloatArray, Model
 from siguard.proofsim.claims import Corrupted
 from siguard.proofsim.queries import Query
 from siguard.proofsim.recorder import Recorder
 from siguard.proofsim.view import View
 
-#: Every gate once, few frames.
+#: Every gate once, few frames; with keys, and with adders.
 QUICK = {
-    "siguard": GuardConfig("siguard", outer=2, inner=1),
-    "linesearch": GuardConfig("linesearch"),
-    "label": GuardConfig("label"),
-    "none": GuardConfig("none"),
+    "siguard": GuardConfig("siguard", outer=2, inner=1, rounds="few"),
+    "decay": GuardConfig("decay", inner=2, rounds="few"),
+    "linesearch": GuardConfig("linesearch", rounds="bytes"),
+    "label": GuardConfig("label", rounds="bytes"),
+    "none": GuardConfig("none", rounds="few"),
 }
 #: As published.
-FULL = {**QUICK, "siguard": GuardConfig("siguard")}
+FULL = {
+    **QUICK,
+    "siguard": GuardConfig("siguard", rounds="few"),
+    "decay": GuardConfig("decay", rounds="bytes"),
+}
 
 
 @dataclass
@@ -55,6 +61,10 @@ def small_networks(seed: int, classes: int = 4) -> tuple[Model, Defender]:
     return Model(layers(5, 6, classes)), Defender(layers(classes, 8, 6, 1))
 
 
+def _plan_of(result: GuardResult) -> Plan | None:
+    return None if result.planned is None else result.planned.plan
+
+
 async def record(config: GuardConfig, seed: int, batch: int = 2, queries: int = 3) -> Recording:
     """Run the calls on a cluster with this seed."""
     model, defender = small_networks(seed)
@@ -67,11 +77,11 @@ async def record(config: GuardConfig, seed: int, batch: int = 2, queries: int = 
             if turn < queries:
                 features = rng.normal(size=(batch, model.shape[0]))
                 result = await cluster.query(features, model, defender, config)
-                query = Query.of_features(features, model, defender, config)
+                query = Query.of_features(features, model, defender, config, _plan_of(result))
             else:
                 logits = rng.normal(size=(batch, defender.classes)) * 2
                 result = await cluster.guard(logits, defender, config)
-                query = Query.of_logits(logits, defender, config)
+                query = Query.of_logits(logits, defender, config, _plan_of(result))
             recorder.learn_steps(result.traffic.by_step())
             session = recorder.sessions[-1]
             recording.queries[session] = query

@@ -34,31 +34,30 @@ def words_of_rows(view: View, rows: int) -> list[Words]:
             own = sent.get((event.party, event.peer, event.session, event.step))
             mine = None if own is None else split_rows(own.array, rows)
             if mine is not None and mine.shape == words.shape:
-                found.append(_summary(mine + words))
+                found.append(_summary(mine.astype(np.uint64) + words))
     return found
 
 
-def split_rows(array: npt.NDArray[Any], rows: int) -> Words | None:
+def split_rows(array: npt.NDArray[Any], rows: int) -> npt.NDArray[Any] | None:
     """The elements of each row, (rows, n), where the array holds a multiple of ``rows`` elements or packed bits.
 
     ``rows`` should be a prime, so that no other length is a multiple of it.  An array whose rows lie interleaved is
     cut in another order: each piece is still of one batch.
     """
     if rows in array.shape:
-        return np.moveaxis(array, array.shape.index(rows), 0).reshape(rows, -1).astype(np.uint64)
+        return np.moveaxis(array, array.shape.index(rows), 0).reshape(rows, -1)
     if array.size and array.size % rows == 0:
-        return array.reshape(rows, -1).astype(np.uint64)
+        return array.reshape(rows, -1)
     if array.itemsize == 8 and array.ndim == 2 and 64 * array.shape[1] >= rows:
         bits = np.unpackbits(np.ascontiguousarray(array).view(np.uint8), axis=1, bitorder="little")
         each = bits.shape[1] // rows
-        return (
-            bits[:, : each * rows].reshape(len(bits), rows, each).swapaxes(0, 1).reshape(rows, -1).astype(np.uint64)
-        )
+        return bits[:, : each * rows].reshape(len(bits), rows, each).swapaxes(0, 1).reshape(rows, -1)
     return None
 
 
-def _summary(words: Words) -> Words:
-    return np.stack([words[:, 0], words[:, -1], words.sum(axis=1, dtype=np.uint64)], axis=1)
+def _summary(words: npt.NDArray[Any]) -> Words:
+    ends = (words[:, place].astype(np.uint64) for place in (0, -1))
+    return np.stack([*ends, words.sum(axis=1, dtype=np.uint64)], axis=1)
 
 
 def _place(event: Event) -> tuple[str, ...]:

@@ -15,13 +15,11 @@ import numpy as np
 import numpy.typing as npt
 
 from siguard.actors.debug import DebugProbe, Internals
-from siguard.guard import reference, validation
+from siguard.guard import reference
 from siguard.guard.config import GuardConfig
 from siguard.guard.lanes import Lane, lanes_of
-from siguard.mpc.party import Party
-from siguard.mpc.share import Share
 from siguard.nn.model import Defender, FloatArray, Model
-from siguard.proofsim.patching import replaced, replaced_method
+from siguard.proofsim.patching import replaced_method
 
 BoolArray = npt.NDArray[np.bool_]
 
@@ -52,6 +50,16 @@ class Setting(NamedTuple):
         """Number of outer runs of the published policy."""
         return int(self.siguard.resolved().outer or 0)
 
+    @property
+    def decay(self) -> GuardConfig:
+        """`decay` with as many steps, at most its own number."""
+        own = GuardConfig("decay")
+        return own.with_values(inner=min(self.siguard.resolved().inner or 1, own.iterations))
+
+    def config(self, policy: str) -> GuardConfig:
+        """How a policy runs here."""
+        return {"siguard": self.siguard, "decay": self.decay}.get(policy) or GuardConfig(policy)
+
     def __str__(self) -> str:
         full = self.siguard.resolved()
         return f"{full.outer} x {full.inner}, h {'-'.join(map(str, self.defender))}"
@@ -63,6 +71,7 @@ class Cases:
 
     features: (n, d).  logits: (n, C), the model's.  label, member: (n,), as the model and h judge.
     patterns: (n,), which outer runs of ``siguard`` are accepted, as text: "01" is the second of two.
+    decays: (n,), whether the noise of ``decay`` is accepted.
     """
 
     setting: Setting
@@ -73,11 +82,13 @@ class Cases:
     label: npt.NDArray[np.intp]
     member: BoolArray
     patterns: list[str]
+    decays: BoolArray
 
     def describe(self, row: int) -> str:
         """A row in words."""
         who = "member" if self.member[row] else "non-member"
-        return f"row {row} (label {self.label[row]}, {who}, accepts {self.patterns[row]})"
+        accepts = f"siguard accepts {self.patterns[row]}, decay {self.decays[row]:d}"
+        return f"row {row} (label {self.label[row]}, {who}, {accepts})"
 
 
 def all_patterns(outer: int) -> list[str]:
@@ -100,7 +111,7 @@ def _walk(bits: BoolArray, index: dict[Lane, int], outer: int) -> Iterator[str]:
 
 
 def find_cases(setting: Setting, seed: int) -> Cases:
-    """Networks and rows that cover every label with either membership, and every accept pattern.
+    """Networks and rows that cover every label with either membership, and every accept pattern of both policies.
 
     Raises ValueError where `_ATTEMPTS` random networks have no such rows.
     """
@@ -114,7 +125,7 @@ def find_cases(setting: Setting, seed: int) -> Cases:
         stable = [row for row in range(_POOL) if seen[row] == shaken[row]]
         rows = _cover(seen, stable, setting)
         if rows is not None:
-            label, member, patterns = zip(*[seen[row] for row in rows], strict=True)
+            label, member, patterns, decays = zip(*[seen[row] for row in rows], strict=True)
             return Cases(
                 setting,
                 model,
@@ -124,12 +135,13 @@ def find_cases(setting: Setting, seed: int) -> Cases:
                 np.array(label),
                 np.array(member),
                 list(patterns),
+                np.array(decays),
             )
     raise ValueError(f"no rows for {setting} with seed {seed}")
 
 
-#: Label, membership and accept pattern of a row.
-_Seen = tuple[int, bool, str]
+#: Label, membership and accept pattern of a row, and whether `decay` accepts.
+_Seen = tuple[int, bool, str, bool]
 
 
 def _networks(setting: Setting, rng: np.random.Generator) -> tuple[Model, Defender]:
@@ -164,17 +176,20 @@ def _properties(logits: FloatArray, defender: Defender, setting: Setting) -> lis
         for lane in lanes_of(setting.outer)
     ]
     patterns = walk_lanes(np.stack([bits for bits in ok if bits is not None], axis=1), setting.outer)
-    return list(zip(logits.argmax(axis=1).tolist(), member.tolist(), patterns, strict=True))
+    decays = reference.guard(logits, defender, setting.decay).accepted
+    assert decays is not None  # noqa: S101 - the policy validates its noise
+    return list(zip(logits.argmax(axis=1).tolist(), member.tolist(), patterns, decays.tolist(), strict=True))
 
 
 def _cover(seen: Sequence[_Seen], stable: Sequence[int], setting: Setting) -> list[int] | None:
     """A few rows in which everything occurs ``covers`` times; None if something does not."""
     wanted: dict[object, int] = dict.fromkeys(all_patterns(setting.outer), setting.covers)
+    wanted |= {("decays", accepted): setting.covers for accepted in (False, True)}
     wanted |= {(label, member): setting.covers for label in range(setting.defender[0]) for member in (False, True)}
     rows = []
     for row in stable:
-        label, member, pattern = seen[row]
-        useful = [thing for thing in (pattern, (label, member)) if wanted[thing] > 0]
+        label, member, pattern, decays = seen[row]
+        useful = [thing for thing in (pattern, ("decays", decays), (label, member)) if wanted[thing] > 0]
         if useful:
             rows.append(row)
         for thing in useful:
@@ -183,22 +198,26 @@ def _cover(seen: Sequence[_Seen], stable: Sequence[int], setting: Setting) -> li
 
 
 @contextmanager
-def accept_bits() -> Iterator[list[BoolArray]]:
-    """While open, each call with ``debug_open`` appends its accept bits of all lanes, (batch, lanes), to the list.
+def accept_patterns() -> Iterator[list[list[str]]]:
+    """While open, each call with ``debug_open`` appends the accept pattern of each of its rows to the list.
 
-    The shipped choice is told to the probe on its way; servers send what they always send.
+    They are read off what a policy names for the probe; servers send what they always send.
     """
-    collected: list[BoolArray] = []
-    choose, internals = validation.choose, DebugProbe.internals
-
-    async def observed(party: Party, ok: Share, lanes: Sequence[Lane], outer: int) -> Share:
-        party.observe("ok", ok)
-        return await choose(party, ok, lanes, outer)
+    collected: list[list[str]] = []
+    internals = DebugProbe.internals
 
     def kept(probe: DebugProbe, config: GuardConfig) -> Internals:
-        if "ok" in probe._parts:
-            collected.append(probe.open("ok").astype(bool))
-        return internals(probe, config)
+        found, outer = internals(probe, config), config.resolved().outer or 1
+        if "pattern" in probe._parts:
+            lanes = np.arange(len(lanes_of(outer)))
+            collected.append(walk_lanes((probe.open("pattern")[:, None] >> lanes & 1).astype(bool), outer))
+        elif "runs" in probe._parts:
+            collected.append(["".join(map(str, row)) for row in probe.open("runs").tolist()])
+        elif found.accepted is not None:
+            if outer > 1:
+                raise ValueError("the accept bits of so many outer runs are not named for the probe")
+            collected.append([f"{accepted:d}" for accepted in found.accepted])
+        return found
 
-    with replaced(choose, observed), replaced_method(DebugProbe, "internals", kept):
+    with replaced_method(DebugProbe, "internals", kept):
         yield collected

@@ -22,7 +22,7 @@ from siguard.actors.local import local_keys, local_session
 from siguard.actors.mailbox import Mailbox
 from siguard.actors.session import SERVERS, Outbox, ServerSession, roles_for
 from siguard.actors.windows import SendWindows
-from siguard.mpc.gate import CLIENT
+from siguard.mpc.gate import CLIENT, gate_info
 from siguard.mpc.party import Party
 from siguard.prf import RandomnessFactory, derive_key
 from siguard.proofsim.patching import replaced_all
@@ -121,6 +121,8 @@ def around_gates(
 
     def wrapper(gate: Gate) -> Callable[..., Awaitable[Any]]:
         coroutine = gate.current
+        # In a hybrid model another coroutine, with a simulator of its own, may stand in for the gate.
+        gate = gate._replace(info=gate_info(coroutine) or gate.info)
         parameters = signature(coroutine)
 
         # The declaration goes along, so that a wrapped gate is still one.

@@ -17,6 +17,8 @@ from siguard.proofsim.ideal import TrustedParty
 from siguard.ring import Ring, RingArray
 
 _Address = tuple[str, str, str]
+#: Gates whose outputs are dealt in a steered run (`siguard.proofsim.keys.dealt_as_in`).
+KEYED = ("keyed.comparison", "keyed.window")
 
 
 def steered_by(trusted: TrustedParty, dealer: str, tape: int) -> RandomnessFactory:
@@ -58,7 +60,7 @@ def _masks(trusted: TrustedParty, dealer: str, free: RandomnessSource) -> dict[_
         masks[second, purpose, path] = dealer_output.first
 
     for (gate, path), outputs in trusted.outputs.items():
-        if gate == "arithmetic.deal":
+        if gate in ("arithmetic.deal", *KEYED):
             masks[with_first, "dealt", path] = outputs[0].value
         elif gate == "arithmetic.deal_wire":
             masks[with_first, "dealt", path] = outputs[0].first

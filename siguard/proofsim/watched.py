@@ -17,9 +17,8 @@ from siguard.actors.cluster import GuardResult, open_cluster
 from siguard.actors.session import SERVERS
 from siguard.errors import SiguardError
 from siguard.guard.config import GuardConfig
-from siguard.guard.relative import LOGIT_BITS
+from siguard.guard.start import LOGIT_BITS
 from siguard.mpc.secret import Secret
-from siguard.mpc.softmax import FRACTION_BITS
 from siguard.nn.model import Defender, Model
 from siguard.prf import PairwiseRandomness, RandomnessSource
 from siguard.proofsim.capture import Secrets, captured
@@ -27,7 +26,7 @@ from siguard.proofsim.faults import Arrival, Network, Passing, honest
 from siguard.proofsim.patching import replaced_method
 from siguard.proofsim.recorder import Recorder
 from siguard.proofsim.view import Message
-from siguard.ring import RingArray
+from siguard.ring import FRACTION_BITS, RingArray
 from siguard.transport.frame import Kind
 
 _CLASSES = 4

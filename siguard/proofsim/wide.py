@@ -17,15 +17,17 @@ from typing import Any
 import numpy as np
 
 from siguard.mpc.arithmetic import matmul, open_matmul
-from siguard.mpc.compare import maximum, one_hot_ranks, relu, win_counts
+from siguard.mpc.compare import ranked, relu, win_counts
+from siguard.mpc.cubic import cubic
+from siguard.mpc.curves import exponential, piecewise, scaled_steps
 from siguard.mpc.party import Party
-from siguard.mpc.share import Share
-from siguard.mpc.softmax import FRACTION_BITS, exp, log, reciprocal
-from siguard.mpc.steps import step_function
+from siguard.mpc.share import Share, as_opened
+from siguard.mpc.splines import ARGUMENT_BITS, inverse_root_steps, logarithm_pieces
+from siguard.mpc.thresholds import Way
 from siguard.proofsim.ideal import FreshParts, TrustedParty, same_parts, shared_with
 from siguard.proofsim.queries import run_hybrid
 from siguard.proofsim.simulation import uniform_from
-from siguard.ring import Z64, RingArray, encode
+from siguard.ring import FRACTION_BITS, Z64, RingArray, encode, ring
 
 Protocol = Callable[[Party, Sequence[Share]], Awaitable[Any]]
 
@@ -81,28 +83,25 @@ def wide_cases() -> list[WideCase]:
         return tuple((encode(value, f),) for value in values)
 
     columns = floats([[1, -2, 3.5]], [[0, 0, 0]], [[-7, 9, 1e-4]])
-    numbers = floats([0.5, 2, 3.75], [1, 1, 1], [1.25, 0.01, 3])
+    numbers = floats([[0.5], [2]], [[1], [1]], [[1.25], [3]])
     matrices = tuple(
         (encode(x, f), encode(np.reshape(w, (2, 2)), f))
         for x, w in (([[1, -2]], [1, 0, 0, 1]), ([[0, 0]], [5, -5, 0.5, 2]), ([[3, 1]], [0, 0, 0, 0]))
     )
-    thresholds, values = np.array([1, 2]) << f, np.array([0, 1, 5])
+    arguments = tuple((encode(x, ARGUMENT_BITS),) for x in ([0, -3.3], [2.5, -12], [-200, 7]))
+    scaled = tuple(
+        (encode([[x]], 0), encode([[y]], f)) for x, y in ((300, [1, 2]), (1 << 40, [0, -5]), (0, [3, 3]))
+    )
     return [
         WideCase("matmul, truncated", ("arithmetic.matmul",), partial(_matmul, shift=f), matrices),
         WideCase("open_matmul", ("arithmetic.open_matmul",), _open_matmul, matrices),
-        WideCase("win_counts", ("compare.win_counts",), _one(win_counts), columns),
-        WideCase("one_hot_ranks", ("compare.one_hot_ranks",), _one(one_hot_ranks, ranks=2), columns),
-        WideCase("maximum", ("compare.maximum",), _one(maximum), columns),
-        WideCase("relu", ("compare.relu",), _one(relu, bits=32, shift=8), columns),
-        WideCase("exp", ("softmax.exp",), _one(exp), floats([0, -3.3], [2.5, -12], [-200, 7])),
-        WideCase("log", ("softmax.log",), _one(log, domain_bits=2), numbers),
-        WideCase("reciprocal", ("softmax.reciprocal",), _one(reciprocal, domain_bits=2), numbers),
-        WideCase(
-            "step_function",
-            ("steps.step_function",),
-            _one(step_function, thresholds=thresholds, values=values),
-            floats([[0.5], [1]], [[2], [3]], [[-4], [1.5]]),
-        ),
+        WideCase("win_counts", ("compare.win_counts",), partial(_ranks, by=Way.KEY), columns),
+        WideCase("win_counts by adders", ("compare.win_counts",), partial(_ranks, by=Way.ADDER), columns),
+        *(WideCase(f"relu by {by}", ("compare.relu",), _one(relu, bits=32, shift=8, by=by), columns) for by in Way),
+        WideCase("exponential", ("curves.exponential",), _one(exponential, index_bits=16), arguments),
+        WideCase("logarithm", ("curves.piecewise",), _logarithm, numbers),
+        WideCase("inverse root times a wire", ("curves.scaled_steps",), _scaled, scaled),
+        WideCase("cubic", ("cubic.cubic",), _one(cubic, linear=1 << f), columns),
     ]
 
 
@@ -114,6 +113,23 @@ def _one(gate: Callable[..., Awaitable[Any]], **options: Any) -> Protocol:
         return await globals()[name](party, wires[0], **options)
 
     return run
+
+
+async def _ranks(party: Party, wires: Sequence[Share], by: Way) -> Any:
+    """Win counts, then the two largest entries."""
+    counts = await win_counts(party.at("counts"), wires[0], Z64, by)
+    return await ranked(party.at("ranks"), counts, 2, wires[0][..., None])
+
+
+async def _logarithm(party: Party, wires: Sequence[Share]) -> Any:
+    compared = as_opened(wires[0]).reduce(4, ring(32))
+    return await piecewise(party, wires[0], compared, logarithm_pieces(0, 3, 2, FRACTION_BITS, 12))
+
+
+async def _scaled(party: Party, wires: Sequence[Share]) -> Any:
+    thresholds, values = inverse_root_steps(0, 8, 1)
+    steps = np.rint(values * (1 << 8)).astype(np.int64)[None]
+    return await scaled_steps(party, as_opened(wires[0]), thresholds, steps, wires[1])
 
 
 async def _matmul(party: Party, wires: Sequence[Share], shift: int) -> Any:

@@ -49,9 +49,11 @@ async def _in_memory(scenario: Scenario, experiment: Experiment) -> AsyncIterato
     ) as cluster:
 
         async def ask(rows: slice, config: GuardConfig) -> GuardResult:
-            defender = experiment.defender
-            if experiment.features is not None and experiment.model is not None:
-                return await cluster.query(experiment.features[rows], experiment.model, defender, config)
+            defender, model = experiment.defender, experiment.model
+            if scenario.prepare:
+                await cluster.prepare(defender, config, len(experiment.logits[rows]), model=model)
+            if experiment.features is not None and model is not None:
+                return await cluster.query(experiment.features[rows], model, defender, config)
             return await cluster.guard(experiment.logits[rows], defender, config)
 
         yield ask
@@ -74,6 +76,8 @@ async def _over_tcp(scenario: Scenario, experiment: Experiment, progress: Progre
             async with connect(deployment, identities["user"]) as user:
 
                 async def ask(rows: slice, config: GuardConfig) -> GuardResult:
+                    if scenario.prepare:
+                        await user.prepare(len(features[rows]), config)
                     return await user.query(features[rows], config)
 
                 yield ask

@@ -8,6 +8,8 @@ from dataclasses import asdict, dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from siguard.guard.failures import Failures
+from siguard.guard.planner import Planned
 from siguard.guard.reference import ReferenceResult
 from siguard.nn.model import FloatArray
 from siguard.scenario.report import Agreement, DirectionFigures, NetworkFigures, PolicyFigures
@@ -22,13 +24,16 @@ class Released:
     """One policy's answers, batch after batch, and what the full batches cost.
 
     confidences: arrays (rows, classes).  accepted: arrays (rows,), none where nothing is validated.
-    costs: (rounds, bytes, messages) and seconds, of each full batch.
+    costs: (rounds, bytes, messages, bytes that the dealer sent) and seconds, of each full batch.
+    planned, failures: of a full batch, as declared.
     """
 
     iterations: int = 0
+    planned: Planned | None = None
+    failures: Failures | None = None
     confidences: list[FloatArray] = field(default_factory=list)
     accepted: list[npt.NDArray[np.bool_]] = field(default_factory=list)
-    costs: list[tuple[int, int, int]] = field(default_factory=list)
+    costs: list[tuple[int, int, int, int]] = field(default_factory=list)
     seconds: list[float] = field(default_factory=list)
 
     def all_confidences(self) -> FloatArray:
@@ -43,7 +48,10 @@ class Released:
 def policy_figures(undefended: FloatArray, released: Released) -> PolicyFigures:
     """Figures of one policy; undefended: (rows, classes), what policy ``none`` released for the same rows."""
     confidences, accepted = released.all_confidences(), released.all_accepted()
-    rounds, bytes_total, messages = released.costs[0]
+    rounds, bytes_total, messages, bytes_prepare = released.costs[0]
+    planned, failures = released.planned, released.failures
+    assert planned is not None  # noqa: S101 - every run has a full batch
+    assert failures is not None  # noqa: S101
     return PolicyFigures(
         label_kept=float(np.mean(confidences.argmax(axis=1) == undefended.argmax(axis=1))),
         accepted=None if accepted is None else float(accepted.mean()),
@@ -55,6 +63,12 @@ def policy_figures(undefended: FloatArray, released: Released) -> PolicyFigures:
         seconds_min=min(released.seconds),
         seconds_max=max(released.seconds),
         iterations=released.iterations,
+        plan=planned.plan.to_dict(),
+        rounds_declared=planned.rounds,
+        bytes_declared=planned.bytes,
+        bytes_prepare=bytes_prepare,
+        bytes_online=bytes_total - bytes_prepare,
+        failures=failures,
     )
 
 
@@ -105,5 +119,5 @@ def complaints(policy: str, samples: int, figures: PolicyFigures, released: Rele
         found.append(f"{policy}: the label changed on {changed} of {samples} rows.")
     if len(set(released.costs)) > 1:  # sizes and order of messages are public: they must not depend on values
         kinds = ", ".join(map(str, sorted(set(released.costs))))
-        found.append(f"{policy}: batches of one size differ in (rounds, bytes, messages): {kinds}.")
+        found.append(f"{policy}: batches of one size differ in (rounds, bytes, messages, bytes dealt): {kinds}.")
     return found

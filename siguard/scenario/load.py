@@ -40,6 +40,7 @@ class Scenario:
     seed: int
     samples: int | None
     batch: int
+    prepare: bool
     data: DataSection
     target: TargetSection
     attacks: AttacksSection
@@ -87,6 +88,7 @@ def experiment(where: Where, raw: Mapping[str, Any]) -> Scenario:
         seed=sections.seed,
         samples=sections.samples,
         batch=sections.batch,
+        prepare=sections.prepare,
         data=sections.data,
         target=sections.target,
         attacks=sections.attacks,
@@ -157,7 +159,7 @@ def _read_guard(where: Where, guard: Any) -> dict[str, GuardConfig]:
                 f"no policy of this scenario ({', '.join(chosen)}) has it; policies that have it: {having}",
             )
     configs = {policy: _read_config(where, policy, guard) for policy in chosen}
-    return {"none": GuardConfig(policy="none"), **configs}
+    return {"none": _read_config(where, "none", guard), **configs}
 
 
 def _read_policies(where: Where, policies: Any) -> list[str]:

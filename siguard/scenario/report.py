@@ -8,6 +8,9 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from siguard.actors.result import plan_words
+from siguard.guard.failures import Failures
+
 if TYPE_CHECKING:
     from rich.table import Table
 
@@ -25,6 +28,10 @@ class PolicyFigures:
     l1: mean over rows of ``sum |released - undefended|``.
     seconds: median over the full batches, from call to answer, by the scenario's clock; with least and most.
     iterations: public number of optimisation steps per query.
+    plan: how it was computed, as `siguard.guard.plan.Plan` explains.
+    rounds_declared, bytes_declared: of the guard by that plan, without inference; rounds with input and reveal.
+    bytes_prepare, bytes_online: what the dealing server sent to the others, and all else; together bytes_total.
+    failures: declared probabilities that the arithmetic of one full batch fails.
     """
 
     label_kept: float
@@ -37,6 +44,12 @@ class PolicyFigures:
     seconds_min: float
     seconds_max: float
     iterations: int
+    plan: dict[str, str | bool]
+    rounds_declared: int
+    bytes_declared: int
+    bytes_prepare: int
+    bytes_online: int
+    failures: Failures
 
 
 @dataclass(frozen=True)
@@ -154,7 +167,9 @@ class Report:
 
     def tables(self) -> list[Table]:
         """The figures as tables for a terminal."""
-        return [table for table in (self._guard_table(), self._attack_table()) if table.row_count]
+        return [
+            table for table in (self._guard_table(), self._plan_table(), self._attack_table()) if table.row_count
+        ]
 
     def _guard_table(self) -> Table:
         where = "in memory" if self.transport == "memory" else "three processes over TCP"
@@ -174,6 +189,24 @@ class Report:
                 f"{row.bytes_total / 1e6:.2f}",
                 str(row.messages),
                 _spread(row),
+            )
+        return table
+
+    def _plan_table(self) -> Table:
+        table = _empty_table("how it was computed; declared for the guard, prepare and online as measured")
+        table.add_column("plan", no_wrap=True)
+        for heading in ("decl.\nrounds", "decl.\nMB", "prepare\nMB", "online\nMB", "wrong\nanswer", "noise\nlost"):
+            table.add_column(heading, justify="right", no_wrap=True)
+        for policy, row in self.guard.items():
+            table.add_row(
+                policy,
+                plan_words(row.plan).replace(", ", "\n"),
+                str(row.rounds_declared),
+                f"{row.bytes_declared / 1e6:.2f}",
+                f"{row.bytes_prepare / 1e6:.2f}",
+                f"{row.bytes_online / 1e6:.2f}",
+                f"{row.failures.wrong_answer:.0e}",
+                f"{row.failures.noise_lost:.0e}",
             )
         return table
 

@@ -10,9 +10,14 @@ from typing import Any
 import trio
 
 from siguard.actors.virtual import virtual_clock
-from siguard.errors import InputError, without_groups
+from siguard.errors import InputError, ScenarioError, without_groups
 from siguard.guard import reference
 from siguard.guard.config import GuardConfig
+from siguard.guard.defender import encode_defender
+from siguard.guard.failures import failure_probabilities
+from siguard.guard.plan import Plan
+from siguard.guard.planner import Conditions, plan_for
+from siguard.guard.shape import Shape
 from siguard.nn.model import FloatArray
 from siguard.scenario.deployed import Ask, open_deployed
 from siguard.scenario.experiment import Experiment, prepare
@@ -97,9 +102,12 @@ class ScenarioRun:
     async def _guard(self, experiment: Experiment) -> dict[str, FloatArray]:
         """Release every row under every policy; returns the confidences by policy."""
         answers = {}
+        bounds = encode_defender(experiment.defender).magnitude_bits
+        shape = Shape(self.report.batch, experiment.defender.shape, bounds, Plan())
+        self._check_plans(shape)
         async with open_deployed(self.scenario, experiment, self._enter) as ask:
             for policy, config in self.scenario.policies.items():
-                released = await self._release(ask, len(experiment.logits), policy, config)
+                released = await self._release(ask, len(experiment.logits), policy, config, shape)
                 answers[policy] = released.all_confidences()
                 figures = policy_figures(answers["none"], released)  # the first policy of every scenario
                 expected = reference.guard(experiment.logits, experiment.defender, config)
@@ -108,7 +116,15 @@ class ScenarioRun:
                 self.report.warnings += complaints(policy, self.report.samples, figures, released)
         return answers
 
-    async def _release(self, ask: Ask, rows: int, policy: str, config: GuardConfig) -> Released:
+    def _check_plans(self, shape: Shape) -> None:
+        """Refuse a `max_bytes` that no plan keeps before any row is guarded; whether one does depends on h."""
+        for policy, config in self.scenario.policies.items():
+            try:
+                plan_for(config, shape, Conditions())
+            except InputError as error:
+                raise ScenarioError(f"{self.scenario.file}: guard.{policy}.{error.message}") from None
+
+    async def _release(self, ask: Ask, rows: int, policy: str, config: GuardConfig, shape: Shape) -> Released:
         batch, stage = self.report.batch, f"guarding under MPC: {policy}"
         starts = range(0, rows, batch)
         self._enter(stage, 0, len(starts))
@@ -121,9 +137,12 @@ class ScenarioRun:
                 released.accepted.append(result.internals.accepted)
             if len(result.confidences) == batch:  # the last one may be smaller, and cheaper
                 traffic = result.traffic
-                released.costs.append((traffic.rounds, traffic.bytes_total, traffic.messages))
+                released.costs.append((traffic.rounds, traffic.bytes_total, traffic.messages, traffic.prepare))
                 released.seconds.append(result.seconds)
+                released.planned = result.planned
             self._enter(stage, number, len(starts))
+        if released.planned is not None:
+            released.failures = failure_probabilities(shape._replace(plan=released.planned.plan), config)
         return released
 
     def _attack(self, experiment: Experiment, released: Mapping[str, FloatArray]) -> None:
@@ -163,12 +182,16 @@ class ScenarioRun:
 
 def _notes(scenario: Scenario) -> list[str]:
     """How the answers and their seconds came about."""
+    notes = []
+    if scenario.prepare:
+        notes.append("The dealing server sent its part before each query: seconds count from the query on.")
     if scenario.transport.kind == "tcp":
         return [
+            *notes,
             "The servers ran as three processes: nobody learned which rows were accepted.",
             "Keys are fresh in every run over TCP: no seed repeats the answers, which differ in their last bits.",
         ]
-    notes = ["An experiment: debug_open recombined in this process what the servers had decided."]
+    notes.append("An experiment: debug_open recombined in this process what the servers had decided.")
     if scenario.network.clock == "virtual":
         differ = "repeat with the seed" if scenario.network.costs == "table" else "differ from run to run"
         notes.append(f"Seconds are virtual: network and work as computed, not as passed; they {differ}.")

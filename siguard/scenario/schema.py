@@ -160,6 +160,11 @@ class Sections(_Head):
         multiple_of=2,
     )
     batch: int = _whole(100, 1, 10_000, "rows in one secure query")
+    prepare: bool = setting(
+        False,
+        "let the dealing server send its part of each query before it is asked; seconds count from then on",
+        "true or false",
+    )
     data: DataSection = Field(default_factory=DataSection)
     target: TargetSection = Field(default_factory=TargetSection)
     attacks: AttacksSection = Field(default_factory=AttacksSection)
@@ -227,8 +232,11 @@ ONLY_FOR = {
 
 
 def policy_keys(policy: str) -> tuple[str, ...]:
-    """The parameters that a policy has, in ``[guard]`` and in its own table."""
+    """The keys that a policy has, in ``[guard]`` and in its own table: its parameters, and how it is computed."""
     own = POLICIES[policy]
     keys = tuple(name for name in ("outer", "inner", "learning_rate") if getattr(own, name) is not None)
+    if own.max_outer == 1:  # one run is all there is: no choice, and no use for a shared ``outer``
+        keys = tuple(name for name in keys if name != "outer")
     # c1, c2, c3 weigh the terms of a gradient: they belong to the policies that take steps along one.
-    return (*keys, "c1", "c2", "c3") if own.inner is not None else keys
+    weights = ("c1", "c2", "c3") if own.inner is not None else ()
+    return (*keys, *weights, "rounds", "max_bytes")

@@ -42,30 +42,36 @@ class Traffic:
     """The frames of one call, from input sharing to reveal.
 
     rounds: longest chain of dependent frames.  bytes_total, messages: all frames of all parties.
+    prepare: bytes of the frames that the dealer sent to servers, whether or not they were dealt ahead of the query;
+    online: bytes of all others.  Their sum is bytes_total.
     """
 
     total: Count = field(default_factory=Count)
+    prepare: int = 0
     _steps: dict[str, Count] = field(default_factory=lambda: defaultdict(Count))
     _links: dict[tuple[str, str], Count] = field(default_factory=lambda: defaultdict(Count))
 
-    def record(self, sender: str, receiver: str, step: str, size: int, depth: int) -> None:
-        """Count one frame of ``size`` bytes; called by the sending party's codec."""
+    def record(self, sender: str, receiver: str, step: str, size: int, depth: int, *, dealt: bool = False) -> None:
+        """Count one frame of ``size`` bytes; by the sending party's codec.  dealt: by the dealer."""
         self.total.add(size, depth)
+        if dealt:
+            self.prepare += size
         self._steps[step].add(size, depth)
         self._links[sender, receiver].add(size, depth)
 
-    def to_plain(self) -> list[list[list[Any]]]:
-        """Counts per step and per link as lists of numbers and names, for another process."""
+    def to_plain(self) -> list[Any]:
+        """Counts per step and per link, and what was dealt, as lists of numbers and names, for another process."""
         steps = [[step, *count.figures] for step, count in self.by_step().items()]
         links = [[*link, *count.figures] for link, count in self.by_link().items()]
-        return [steps, links]
+        return [steps, links, self.prepare]
 
     @classmethod
     def from_plain(cls, plain: Any) -> Traffic:
         """What `to_plain` wrote; raises ValueError for anything else."""
         traffic = cls()
         try:
-            steps, links = plain
+            steps, links, prepare = plain
+            traffic.prepare = int(prepare)
             for step, *counts in steps:
                 traffic._steps[str(step)] = count = Count(*map(int, counts))
                 traffic.total.merge(count)
@@ -73,6 +79,8 @@ class Traffic:
                 traffic._links[str(sender), str(receiver)] = Count(*map(int, counts))
         except (TypeError, OverflowError) as error:
             raise ValueError(f"not counts of traffic: {error}") from None
+        if not 0 <= traffic.prepare <= traffic.total.bytes:
+            raise ValueError(f"not counts of traffic: {traffic.prepare} of {traffic.total.bytes} bytes were dealt")
         return traffic
 
     def merge(self, other: Traffic) -> None:
@@ -81,6 +89,7 @@ class Traffic:
             for key, count in theirs.items():
                 mine[key].merge(count)  # type: ignore[index]
         self.total.merge(other.total)
+        self.prepare += other.prepare
 
     @property
     def rounds(self) -> int:
@@ -91,6 +100,11 @@ class Traffic:
     def bytes_total(self) -> int:
         """Bytes of all frames with their headers."""
         return self.total.bytes
+
+    @property
+    def online(self) -> int:
+        """Bytes of all frames that the dealer did not send to servers."""
+        return self.total.bytes - self.prepare
 
     @property
     def messages(self) -> int:

@@ -48,7 +48,7 @@ async def _cancelled_call(cluster: Cluster, wire: Wire, path: str, at: int) -> b
 
 
 @pytest.mark.parametrize("path", ["guard", "query"])
-@pytest.mark.parametrize("at", [1, 2, 3, 4, 5, 17, 60, 200])
+@pytest.mark.parametrize("at", [1, 2, 3, 4, 5, 17, 60, 120])
 async def test_a_cancelled_call_ends_everywhere(path: str, at: int, autojump_clock: Any) -> None:
     wire = Wire()
     async with open_cluster(seed=1, deadline=DEADLINE, wrap_link=wire) as cluster:
@@ -64,7 +64,7 @@ async def test_a_cancelled_call_ends_everywhere(path: str, at: int, autojump_clo
         assert np.abs(again.confidences - expected.confidences).max() < 1e-3
 
 
-@pytest.mark.parametrize("at", [5, 100, 700])
+@pytest.mark.parametrize("at", [5, 100, 300])
 async def test_five_sessions_beside_a_cancelled_one_finish(at: int, autojump_clock: Any) -> None:
     wire = Wire()
     answers: dict[int, Any] = {}

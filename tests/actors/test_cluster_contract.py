@@ -39,7 +39,8 @@ def test_the_names_that_others_rely_on() -> None:
     assert [options[name].default for name in ("seed", "debug_open", "allow")] == [None, False, None]
     fields = inspect.signature(GuardConfig).parameters
     assert {name: field.default for name, field in fields.items()} == {
-        "policy": "siguard", "outer": None, "inner": None, "learning_rate": None, "c1": 1.0, "c2": 10.0, "c3": 0.1
+        "policy": "siguard", "outer": None, "inner": None, "learning_rate": None, "c1": 1.0, "c2": 10.0, "c3": 0.1,
+        "rounds": "auto", "max_bytes": None,
     }  # fmt: skip
 
 

@@ -24,9 +24,9 @@ from fault_links import (
 from siguard import DeadlineError, open_cluster
 from siguard.actors.compute import THREAD_THRESHOLD, ComputeDoor
 from siguard.actors.mailbox import Mailbox
+from siguard.guard.iteration import exponentials
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share
-from siguard.mpc.softmax import exp
 from siguard.transport.frame import Kind
 
 
@@ -102,12 +102,12 @@ async def test_a_cluster_keeps_deadlines_while_one_session_computes(monkeypatch:
     """One call is slow in a thread of every server; a call beside it loses a frame and fails in time."""
     slow = trio.Event()
 
-    async def slow_exp(party: Party, x: Share) -> Share:
+    async def slow_exponentials(party: Party, x: Share, bits: int) -> Share:
         slow.set()
         await party.compute(lambda: time.sleep(1.5), 1 << 30)
-        return await exp(party, x)
+        return await exponentials(party, x, bits)
 
-    monkeypatch.setattr("siguard.guard.policies.none.exp", slow_exp)
+    monkeypatch.setattr("siguard.guard.policies.none.exponentials", slow_exponentials)
     wire, defender, deadline = Wire(), tiny_defender(), 0.4
     ended: dict[str, float] = {}
 
@@ -145,12 +145,12 @@ async def test_a_session_ends_while_its_servers_compute(end: str, monkeypatch: p
     """Work in a thread is not interrupted, only waited for; then nothing of the session is left."""
     computing = trio.Event()
 
-    async def slow_exp(party: Party, x: Share) -> Share:
+    async def slow_exponentials(party: Party, x: Share, bits: int) -> Share:
         computing.set()
         await party.compute(lambda: time.sleep(0.3), 1 << 30)
-        return await exp(party, x)
+        return await exponentials(party, x, bits)
 
-    monkeypatch.setattr("siguard.guard.policies.none.exp", slow_exp)
+    monkeypatch.setattr("siguard.guard.policies.none.exponentials", slow_exponentials)
     async with open_cluster(seed=1, deadline=5) as cluster:
         started = time.perf_counter()
         async with trio.open_nursery() as nursery:

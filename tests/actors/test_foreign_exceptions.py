@@ -36,7 +36,7 @@ from siguard.mpc.party import Party
 DEFENDER = tiny_defender()
 TEXT = "the logit was 3.14159"
 #: A step that runs alone, and one that runs in a nursery beside others.
-GATES = ["siguard.guard.policies.siguard.relative_logits", "siguard.guard.optimisation._towards_zero"]
+GATES = ["siguard.guard.policies.siguard.start", "siguard.guard.iteration._log_weights"]
 
 
 class Sabotage:

@@ -30,9 +30,8 @@ from fault_links import (
 
 from siguard import Cluster, Defender, Model, PolicyError, ProtocolError, SiguardError, open_cluster
 from siguard.actors.messages import Request
-from siguard.guard.relative import LOGIT_BITS
-from siguard.mpc.softmax import FRACTION_BITS
-from siguard.ring import encode
+from siguard.guard.start import LOGIT_BITS
+from siguard.ring import FRACTION_BITS, encode
 from siguard.transport.frame import Frame, Kind, encode_frame
 
 SESSION = b"hostile session1"

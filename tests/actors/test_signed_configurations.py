@@ -25,8 +25,7 @@ from nacl.signing import SigningKey
 
 from siguard import Cluster, GuardConfig, PolicyError, open_cluster
 from siguard.actors.messages import Grant, Request, grant_bytes
-from siguard.mpc.softmax import FRACTION_BITS
-from siguard.ring import encode
+from siguard.ring import FRACTION_BITS, encode
 from siguard.transport.frame import Kind
 
 SESSION = b"forged session 1"

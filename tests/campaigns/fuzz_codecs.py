@@ -30,6 +30,7 @@ from siguard.deploy.file import DeploymentFile, Endpoint, load_deployment
 from siguard.deploy.hello import Hello
 from siguard.deploy.keys import read_key, write_key
 from siguard.errors import FrameError, InputError, ProtocolError, SiguardError
+from siguard.guard.plan import Plan
 from siguard.prf import KEY_BYTES, PROTOCOL_VERSION
 from siguard.transport.accountant import Traffic
 from siguard.transport.frame import Frame, Kind, decode_frame, encode_frame
@@ -95,11 +96,11 @@ def messages(rng: Random) -> None:
     config = rng.choice((GuardConfig(), GuardConfig("label"), GuardConfig("linesearch"), GuardConfig(inner=3)))
     statement = grant_bytes(rng.randbytes(16), rng.randbytes(16), config)
     samples = (
-        Request("query", "S1", rng.randbytes(16), b"", config.to_dict(), 3, 5),
+        Request("query", "S1", rng.randbytes(16), b"", config.to_dict(), Plan().to_dict(), 3, 5),
         Load("model", rng.randbytes(16), text(rng), [[5, 7], [7]], [1.0, 2.0]),
         Grant(statement, rng.randbytes(64)),
         Ask("traffic", rng.randbytes(16)),
-        Offer(statement, rng.randbytes(64), text(rng), [5, 7], [4, 1], 100.0),
+        Offer(statement, rng.randbytes(64), text(rng), [5, 7], [4, 1], [3], 100.0),
         Abort(text(rng), "DeadlineError", "S1", text(rng)),
     )
     sample = rng.choice(samples)
@@ -129,8 +130,10 @@ def messages(rng: Random) -> None:
 
 def traffic(rng: Random) -> None:
     """What a server tells of its traffic: counts, or a ValueError."""
-    plain = [[[text(rng), 1, 2, 3, 4][: rng.randrange(3, 6)]], [["S0", "S1", 1, 2, 3]]]
-    told = rng.choice((plain, value(rng, 5), [value(rng), value(rng)], [[[value(rng) for _ in range(4)]], []]))
+    plain = [[[text(rng), 1, 2, 3, 4][: rng.randrange(3, 6)]], [["S0", "S1", 1, 2, 3]], rng.randrange(4)]
+    told = rng.choice(
+        (plain, value(rng, 5), [value(rng), value(rng), value(rng)], [[[value(rng) for _ in range(4)]], [], 0])
+    )
     try:
         Traffic.from_plain(told).to_plain()
     except ValueError:

@@ -20,7 +20,7 @@ from siguard.transport.link import Link
 from siguard.transport.wrapped import WrappedLink
 
 SHORT, LABEL, NONE = GuardConfig(outer=2, inner=2), GuardConfig("label"), GuardConfig("none")
-CONFIGS = [LABEL, NONE, GuardConfig("linesearch"), SHORT]
+CONFIGS = [LABEL, NONE, GuardConfig("linesearch"), SHORT, GuardConfig("decay", inner=2)]
 SERVERS = {"S0", "S1", "S2"}
 
 
@@ -66,7 +66,7 @@ def _run(
 
 async def _one(cluster: Cluster, index: int, same_content: bool = False) -> bytes:
     content = 0 if same_content else index
-    config, defender = CONFIGS[index % 4], DEFENDERS[index // 4 % 2]
+    config, defender = CONFIGS[index % len(CONFIGS)], DEFENDERS[index // 4 % 2]
     if same_content:
         config, defender = SHORT, DEFENDERS[0]
     if index % 3 == 0 and not same_content:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from siguard.errors import InputError
-from siguard.guard.config import LEARNING_RATE_GROWTH, GuardConfig
+from siguard.guard.config import DECAY_TOLERANCE, LEARNING_RATE_GROWTH, POLICIES, GuardConfig
 from siguard.guard.reference import ReferenceResult, defender_gradient, guard, one_hot, softmax
 from siguard.nn.model import Defender
 
@@ -30,7 +30,7 @@ def random_defender(classes: int, seed: int, scale: float = 1.0) -> Defender:
 
 
 def by_hand(z: Floats, defender: Defender, config: GuardConfig) -> tuple[list[float], bool]:
-    """One row of the ``siguard`` policy as the functionality states it, with 80 digits and eps = 1e-70.
+    """One row of ``siguard`` or ``decay`` as the functionality states it, with 80 digits and eps = 1e-70.
 
     The literal formulas: nothing is rearranged against cancellation, the digits suffice.  The gradient of |h| is
     a difference quotient, which is exact for a piecewise linear h away from its kinks.  Returns (noise, accepted).
@@ -76,10 +76,11 @@ def by_hand(z: Floats, defender: Defender, config: GuardConfig) -> tuple[list[fl
         label = logits.index(max(logits))
         h0 = network(p)
         best, accepted = [Decimal(0) for _ in classes], False
+        decay, tolerance = Decimal(POLICIES[full.policy].decay), Decimal(DECAY_TOLERANCE)
         c1, c2, c3, rate = (Decimal(v) for v in (full.c1, full.c2, full.c3, full.learning_rate))
         for _ in range(full.outer):
             e = [Decimal(0) for _ in classes]
-            for _ in range(full.inner):
+            for step in range(full.inner):
                 moved = [a + b for a, b in zip(logits, e, strict=True)]
                 q = soft(moved)
                 top = moved.index(max(moved))
@@ -88,9 +89,12 @@ def by_hand(z: Floats, defender: Defender, config: GuardConfig) -> tuple[list[fl
                 g3 = pulled_back(q, [Decimal(1) if q[i] >= p[i] else Decimal(-1) for i in classes])
                 g = [c1 * g1[i] + c2 * g2[i] + c3 * g3[i] for i in classes]
                 norm = sum((v * v for v in g), Decimal(0)).sqrt()
-                e = [e[i] - rate * g[i] / (norm + Decimal("1e-70")) for i in classes]
+                length = rate * decay**step
+                e = [e[i] - length * g[i] / (norm + Decimal("1e-70")) for i in classes]
             moved = [a + b for a, b in zip(logits, e, strict=True)]
-            if moved.index(max(moved)) == label and h0 * network(soft(moved)) <= 0:
+            after = network(soft(moved))
+            good = abs(after) < abs(h0) + tolerance if full.policy == "decay" else h0 * after <= 0
+            if moved.index(max(moved)) == label and good:
                 best, accepted = e, True
                 c3 *= 10
             else:
@@ -116,7 +120,9 @@ def test_gradient_of_the_defender_matches_finite_differences_through_the_logits(
 
 
 @pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("config", [GuardConfig(), GuardConfig(c1=2.0, c2=0.0, c3=1.0, outer=2, inner=4)])
+@pytest.mark.parametrize(
+    "config", [GuardConfig(), GuardConfig(c1=2.0, c2=0.0, c3=1.0, outer=2, inner=4), GuardConfig("decay")]
+)
 @pytest.mark.parametrize("scale", [0.3, 2.0])  # the label is lost on the way often, and sometimes
 def test_matches_the_formula_in_high_precision(seed: int, config: GuardConfig, scale: float) -> None:
     defender = random_defender(3, seed)
@@ -168,6 +174,44 @@ def test_both_outcomes_of_the_validation_occur_and_the_rejected_rows_are_served_
     assert (before * after <= 0)[result.accepted].all()
 
 
+def test_decay_accepts_what_does_not_take_h_further_from_zero() -> None:
+    defender = random_defender(4, seed=3)
+    logits = np.random.default_rng(4).normal(scale=2.0, size=(200, 4))
+    result = guard(logits, defender, GuardConfig("decay"))
+    assert result.noise is not None
+    assert result.accepted is not None
+    assert 0 < result.accepted.sum() < 200
+    assert (result.noise[~result.accepted] == 0).all()
+    assert (result.confidences.argmax(axis=1) == logits.argmax(axis=1)).all()
+    before, after = (np.abs(defender(q)[:, 0]) for q in (softmax(logits), result.confidences))
+    assert (after < before + DECAY_TOLERANCE).all()
+    signs = np.sign(defender(softmax(logits))) * np.sign(defender(result.confidences))
+    assert {-1.0, 1.0} <= {*signs[result.accepted, 0]}, "h may end on either side of 0"
+    assert np.median(after[result.accepted]) < np.median(before) / 5
+
+
+@pytest.mark.parametrize("excess", [0.5, 1.5])
+def test_decay_tolerates_a_little_more_of_h(excess: float) -> None:
+    """h is the label's confidence minus b, and one step across b ends ``excess`` 2^-9 further away from it."""
+    weights = np.array([[1.0, -1.0], [0.0, 0.0]])
+    logits = np.array([[0.5, 0.0]])
+    p, q = softmax(logits)[0, 0], softmax(logits + 2.5 / math.sqrt(2) * np.array([1, -1]))[0, 0]
+    # |h0| = b - p and |h| = q - b for p < b < q: the difference is q + p - 2 b.
+    b = (q + p - excess * DECAY_TOLERANCE) / 2
+    defender = Defender([(weights, np.array([-b, b])), (np.array([[1.0], [-1.0]]), np.zeros(1))])
+    result = guard(logits, defender, GuardConfig("decay", inner=1))
+    assert result.accepted is not None
+    assert result.accepted.tolist() == [excess < 1]
+
+
+def test_the_steps_of_decay_shrink_by_its_factor() -> None:
+    """On a slope that goes on and on the noise is as long as all steps together: 2.5 (1 + 0.6 + 0.36)."""
+    slope = Defender([(np.array([[1.0], [0.0]]), np.zeros(1)), (np.ones((1, 1)), np.full((1,), 9.0))])
+    result = guard([[9.0, 0.0]], slope, GuardConfig("decay", inner=3, c2=0.0, c3=0.0))
+    assert result.noise is not None
+    assert np.linalg.norm(result.noise, axis=1) == pytest.approx([2.5 * 1.96])
+
+
 def test_each_step_has_length_learning_rate_also_where_confidences_are_one_hot() -> None:
     """At a gap of 60 the literal gradient has length 1e-26, below any eps; its direction still counts."""
     defender = _zero_at_vertex(3, 0, seed=5)
@@ -215,7 +259,7 @@ def test_a_defender_without_slope_leaves_everything_as_it_is() -> None:
             st.lists(st.floats(-800, 800), min_size=classes, max_size=classes), min_size=1, max_size=5
         )
     ),
-    policy=st.sampled_from(["siguard", "linesearch", "label", "none"]),
+    policy=st.sampled_from(["siguard", "decay", "linesearch", "label", "none"]),
     seed=st.integers(0, 3),
 )
 def test_every_policy_keeps_the_label_and_releases_confidences(

@@ -7,6 +7,7 @@ plain form; and a calm one whose logits are taken times 1, 3 and 6.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import numpy as np
 import pytest
@@ -17,8 +18,10 @@ from sklearn.neural_network import MLPClassifier
 from siguard import Defender, GuardConfig, GuardResult, Model, open_cluster, reference
 from siguard.nn.model import FloatArray
 
-ROWS = 200
-SIGUARD, LINESEARCH = GuardConfig(), GuardConfig("linesearch")
+ROWS = 80
+SIGUARD, DECAY, LINESEARCH = GuardConfig(), GuardConfig("decay"), GuardConfig("linesearch")
+#: Rows of `siguard` with keys for everything, which take 20 MB each.
+FEW_ROWS = 30
 
 
 @dataclass
@@ -45,10 +48,15 @@ def _mlp(hidden: tuple[int, ...], epochs: int, rate: float, decay: float = 1e-4)
 
 @pytest.fixture(scope="module", params=["over-confident", "calm"])
 def target(request: pytest.FixtureRequest) -> Target:
+    return _trained(request.param)
+
+
+@cache
+def _trained(kind: str) -> Target:
     X, y = load_digits(return_X_y=True)
     order = np.random.default_rng(0).permutation(len(y))
     inside, outside = order[:400], order[400:800]
-    epochs, decay = {"over-confident": (300, 1e-4), "calm": (150, 0.3)}[request.param]
+    epochs, decay = {"over-confident": (300, 1e-4), "calm": (150, 0.3)}[kind]
     with pytest.warns():  # it is meant to stop at the last epoch, not at convergence
         trained = _mlp((64,), epochs, 3e-3, decay).fit(X[inside] / 16, y[inside])
     model = Model.from_sklearn(trained)
@@ -89,18 +97,31 @@ class Comparison:
         assert lost.size == 0, f"label lost on rows {lost.tolist()}"
 
 
-@pytest.fixture(scope="module", params=[1, 3, 6], ids=lambda scale: f"x{scale}")
-def guarded(request: pytest.FixtureRequest, target: Target) -> Comparison:
-    logits = target.logits * request.param
-    expected = reference.guard(logits, target.defender, SIGUARD)
-    return Comparison(logits, _run(logits, target.defender, SIGUARD), expected)
+@pytest.fixture(scope="module", params=[SIGUARD, DECAY], ids=lambda config: config.policy)
+def config(request: pytest.FixtureRequest) -> GuardConfig:
+    result: GuardConfig = request.param
+    return result
+
+
+@pytest.fixture(scope="module", params=["few", "bytes"])
+def rounds(request: pytest.FixtureRequest) -> str:
+    result: str = request.param
+    return result
 
 
 @pytest.fixture(scope="module", params=[1, 3, 6], ids=lambda scale: f"x{scale}")
-def searched(request: pytest.FixtureRequest, target: Target) -> Comparison:
+def guarded(request: pytest.FixtureRequest, target: Target, config: GuardConfig, rounds: str) -> Comparison:
+    rows = FEW_ROWS if (config.policy, rounds) == ("siguard", "few") else ROWS
+    logits = target.logits[:rows] * request.param
+    expected = reference.guard(logits, target.defender, config)
+    return Comparison(logits, _run(logits, target.defender, config.with_values(rounds=rounds)), expected)
+
+
+@pytest.fixture(scope="module", params=[1, 3, 6], ids=lambda scale: f"x{scale}")
+def searched(request: pytest.FixtureRequest, target: Target, rounds: str) -> Comparison:
     logits = target.logits * request.param
     expected = reference.guard(logits, target.defender, LINESEARCH)
-    return Comparison(logits, _run(logits, target.defender, LINESEARCH), expected)
+    return Comparison(logits, _run(logits, target.defender, LINESEARCH.with_values(rounds=rounds)), expected)
 
 
 def test_every_label_is_kept(guarded: Comparison) -> None:
@@ -114,8 +135,9 @@ def test_acceptance_agrees_with_float64(guarded: Comparison) -> None:
     assert guarded.expected.accepted is not None
     agree = np.mean(internals.accepted == guarded.expected.accepted)
     shares = internals.accepted.mean(), guarded.expected.accepted.mean()
-    assert agree >= 0.985, f"accept bits agree on {agree:.1%}"
-    assert abs(shares[0] - shares[1]) <= 0.03, f"accepted {shares[0]:.1%}, in float64 {shares[1]:.1%}"
+    # Of few rows, one.
+    assert agree >= min(0.985, 1 - 1 / len(guarded.logits)), f"accept bits agree on {agree:.1%}"
+    assert abs(shares[0] - shares[1]) <= 1 / FEW_ROWS, f"accepted {shares[0]:.1%}, in float64 {shares[1]:.1%}"
 
 
 def test_rows_agree_with_float64(guarded: Comparison) -> None:
@@ -139,7 +161,9 @@ def test_noise_agrees_with_float64(guarded: Comparison) -> None:
     if both.any():
         largest = np.abs(ours - theirs).max(axis=1)[both]
         assert np.median(largest) < 2e-2, f"median {np.median(largest):.3g}"
-        assert np.mean(largest < 0.1) >= 0.85, f"{np.mean(largest < 0.1):.1%} of accepted noises are within 0.1"
+        # Rows that took another path: 15 % of them, or three of a few.
+        far = (largest >= 0.1).sum()
+        assert far <= max(3, 0.15 * len(largest)), f"{far} of {len(largest)} accepted noises are 0.1 off or more"
 
 
 def test_what_is_released_is_the_noise_that_was_accepted(guarded: Comparison) -> None:
@@ -170,7 +194,7 @@ def test_policies_without_optimisation(target: Target, policy: str) -> None:
         assert comparison.difference.max() < 5e-4, f"x{scale}: {comparison.difference.max():.3g}"
 
 
-@pytest.mark.parametrize("config", [SIGUARD, LINESEARCH], ids=lambda config: config.policy)
+@pytest.mark.parametrize("config", [SIGUARD, DECAY, LINESEARCH], ids=lambda config: config.policy)
 def test_queries_agree_with_the_model_in_float64(target: Target, config: GuardConfig) -> None:
     """Features in: inference on shares, then the guard; the label is that of the model."""
 
@@ -186,11 +210,12 @@ def test_queries_agree_with_the_model_in_float64(target: Target, config: GuardCo
 
 
 @pytest.mark.parametrize("batch", [1, 7])
-def test_small_batches_agree_too(target: Target, batch: int) -> None:
+def test_small_batches_agree_too(target: Target, config: GuardConfig, batch: int) -> None:
     logits = target.logits[:batch]
-    result = _run(logits, target.defender, SIGUARD)
-    expected = reference.guard(logits, target.defender, SIGUARD)
+    result = _run(logits, target.defender, config)
+    expected = reference.guard(logits, target.defender, config)
     comparison = Comparison(logits, result, expected)
     comparison.check_rows()
-    assert np.mean(comparison.difference < 2e-2) >= 0.85
-    assert result.iterations == 30
+    # A rare row takes another path.
+    assert (comparison.difference >= 2e-2).sum() <= 1 + 0.15 * batch
+    assert result.iterations == config.iterations

@@ -13,7 +13,9 @@ from mpc_helpers import User
 from siguard.guard.defender import SharedDefender
 from siguard.mpc.party import DEALER, Party
 from siguard.mpc.share import Additive, Opened, Share
-from siguard.ring import Z2, Z64, Ring, ring
+from siguard.mpc.splines import logarithm_pieces
+from siguard.mpc.thresholds import Way
+from siguard.ring import Z2, Z64, Ring, RingArray, ring
 
 Size = tuple[Any, ...]
 Call = Callable[..., Awaitable[Any]]
@@ -63,7 +65,7 @@ async def input_call(g: Call, p: Party, n: int, bits: int) -> None:
 
 async def reveal_call(g: Call, p: Party, n: int, bits: int) -> None:
     User().attach(p)
-    await g(p, wire(p, n, R=ring(bits)))
+    await g(p, terms(p, n, R=ring(bits)))
 
 
 def bytes_of(n: int, bits: int) -> Size:
@@ -74,11 +76,35 @@ def zeros(R: Ring, n: int) -> Callable[[], Any]:
     return lambda: R.zeros(n)
 
 
-STEPS = {n: (np.arange(n), np.arange(n + 1)) for n in (1, 4, 12)}
+def keyed_call(points: Callable[[int, int], tuple[int, ...]]) -> Call:
+    """A gate on keys whose alphas, payloads and points are all 0; ``points``: their shape for (keys, points)."""
+
+    def call(g: Call, p: Party, keys: int, count: int, words: int, bits: int, k: int) -> Awaitable[Any]:
+        def secrets() -> tuple[RingArray, RingArray]:
+            return ring(bits).zeros(keys), ring(k).zeros(keys, words)
+
+        def where() -> RingArray:
+            return ring(bits).zeros(*points(keys, count))
+
+        return g(p, ring(k), (keys, count, words), bits, secrets, where, depth_of(p, 1))
+
+    return call
+
+
+def keyed_sizes(keys: int, count: int, words: int, bits: int, k: int) -> Size:
+    return keys, bits, words, ring(k), count
+
+
+def selected(p: Party, n: int, wires: int, k: int) -> Share | None:
+    """Wires of a comparison of n elements."""
+    return wire(p, n, wires, R=ring(k)) if wires else None
+
+
 BY_RING: list[Size] = [(1, 1), (7, 16), (70, 64), (5, 8), (9, 31)]
 BY_BITS: list[Size] = [(1, 2), (65, 3), (7, 8), (130, 32), (3, 33), (64, 64)]
-BATCHES: list[Size] = [(1, 2, 4), (3, 5, 32), (2, 17, 64)]
-LOOKUPS: list[Size] = [(1, 1, 1, 8), (5, 4, 3, 64), (2, 9, 2, 16)]
+LOGARITHMS = {octaves * 2 + 2: logarithm_pieces(0, octaves, 2, 16, 12) for octaves in (1, 2, 8)}
+#: Keys, points, words, bits, ring.
+KEYED: list[Size] = [(1, 1, 1, 1, 64), (3, 5, 2, 20, 64), (2, 4, 1, 9, 1), (4, 2, 3, 63, 8), (2, 1, 11, 40, 32)]
 
 CASES: dict[str, Case] = {
     "arithmetic.deal": Case(
@@ -118,23 +144,22 @@ CASES: dict[str, Case] = {
         lambda g, p, n: g(p, wire(p, n, R=Z2), wire(p, n, R=Z2)), lambda n: (n,), [(1,), (8,), (300,)]
     ),
     "boolean.sign_bit": Case(lambda g, p, n, k: g(p, wire(p, n, R=ring(k))), lambda n, k: (n, k), BY_BITS),
-    "compare.is_positive": Case(lambda g, p, n, k: g(p, wire(p, n, R=ring(k))), lambda n, k: (n, k), BY_BITS),
-    "compare.is_negative": Case(lambda g, p, n, k: g(p, wire(p, n, R=ring(k))), lambda n, k: (n, k), BY_BITS),
     "compare.relu": Case(
-        lambda g, p, n, k, K: g(p, wire(p, n, R=ring(K)), k),
-        lambda n, k, K: (n, k, ring(K).itemsize),
-        [(1, 2, 8), (65, 32, 64), (9, 16, 32), (3, 64, 64), (4, 48, 64)],
+        lambda g, p, n, k, shift, by: g(p, wire(p, n), k, shift, by),
+        lambda n, k, shift, by: (n, k, by),
+        [(n, k, shift, by) for by in Way for n, k, shift in ((1, 2, 0), (65, 32, 4), (9, 21, 16), (3, 64, 0))],
     ),
     "compare.win_counts": Case(
-        lambda g, p, b, c, k: g(p, wire(p, b, c, R=ring(k))), lambda b, c, k: (b, c, k), BATCHES
+        lambda g, p, b, c, k, by: g(p, wire(p, b, c), ring(k), by, 64 - k),
+        lambda b, c, k, by: (b, c, k, by),
+        [(b, c, k, by) for by in Way for b, c, k in ((1, 2, 4), (3, 5, 32), (2, 17, 64))],
     ),
-    "compare.one_hot_ranks": Case(
-        lambda g, p, b, c, k, r: g(p, wire(p, b, c, R=ring(k)), r),
-        lambda b, c, k, r: (b, c, k, r),
-        [(1, 2, 4, 1), (3, 5, 32, 2), (2, 17, 64, 3)],
-    ),
-    "compare.maximum": Case(
-        lambda g, p, b, c: g(p, wire(p, b, c)), lambda b, c: (b, c, 64), [(1, 2), (3, 5), (2, 17)]
+    "compare.ranked": Case(
+        lambda g, p, b, c, k, ranks, wires: g(
+            p, opened(p, b, c, R=ring(k)), ranks, wire(p, b, c, wires) if wires else None
+        ),
+        lambda b, c, k, ranks, wires: (b, c, ranks, wires),
+        [(1, 2, 1, 1, 0), (3, 5, 3, 2, 1), (2, 17, 5, 17, 3)],
     ),
     "conversion.bit_terms": Case(lambda g, p, n, k: g(p, wire(p, n, R=Z2), ring(k)), bytes_of, BY_RING),
     "conversion.bit_to_arithmetic": Case(lambda g, p, n, k: g(p, wire(p, n, R=Z2), ring(k)), bytes_of, BY_RING),
@@ -147,31 +172,49 @@ CASES: dict[str, Case] = {
     "conversion.select": Case(
         lambda g, p, n, k: g(p, wire(p, n, R=Z2), wire(p, n, R=ring(k)), wire(p, n, R=ring(k))), bytes_of, BY_RING
     ),
+    "cubic.cubic": Case(
+        lambda g, p, rows, n: g(p, wire(p, rows, n), 3), lambda rows, n: (rows, n), [(1, 1), (4, 5), (3, 12)]
+    ),
+    "curves.at_places": Case(
+        lambda g, p, n, t, m, w, k: g(p, opened(p, n, R=ring(t)), -1, m, w, zeros(ring(k), n * w), ring(k)),
+        lambda n, t, m, w, k: (n, t, w, ring(k), m),
+        [(1, 2, 3, 1, 64), (5, 4, 16, 3, 8), (3, 12, 7, 2, 64), (9, 8, 1, 1, 1)],
+    ),
+    "curves.exponential": Case(
+        lambda g, p, n, t: g(p, wire(p, n), t), lambda n, t: (n, t), [(1, 8), (5, 12), (3, 43)]
+    ),
+    "curves.piecewise": Case(
+        lambda g, p, n, k, pieces: g(p, wire(p, n), opened(p, n, R=ring(k)), LOGARITHMS[pieces]),
+        lambda n, k, pieces: (n, k, pieces),
+        [(1, 32, 4), (5, 28, 6), (3, 64, 18)],
+    ),
+    "curves.scaled_steps": Case(
+        lambda g, p, n, k, t, wires: g(
+            p, opened(p, n, 1, R=ring(k)), np.arange(t), np.zeros((3, t + 1), np.int64), wire(p, n, 1, wires)
+        ),
+        lambda n, k, t, wires: (n, k, t, wires),
+        [(1, 8, 1, 1), (4, 56, 9, 3), (2, 64, 30, 10)],
+    ),
     "io.receive_input": Case(input_call, bytes_of, BY_RING, start=0),
     "io.reveal": Case(reveal_call, bytes_of, BY_RING),
-    "softmax.exp": Case(lambda g, p, n: g(p, wire(p, n)), lambda n: (n,), [(1,), (9,), (70,)]),
-    "softmax.log": Case(lambda g, p, n, d: g(p, wire(p, n), d), lambda n, d: (n, d), [(1, 0), (9, 4), (20, 7)]),
-    "softmax.reciprocal": Case(
-        lambda g, p, n, d: g(p, wire(p, n), d), lambda n, d: (n, d), [(1, 0), (9, 4), (20, 7)]
+    "keyed.comparison": Case(keyed_call(lambda *shape: shape), keyed_sizes, KEYED),
+    "keyed.window": Case(
+        keyed_call(lambda keys, _: (keys,)), keyed_sizes, [size for size in KEYED if size[1] <= 1 << size[3]]
     ),
-    "steps.step_function": Case(
-        lambda g, p, n, t, k: g(p, wire(p, n, 1, R=ring(k)), *STEPS[t]),
-        lambda n, t, k: (n, t, k),
-        [(1, 1, 8), (9, 4, 32), (3, 12, 64)],
+    "thresholds.at_least": Case(
+        lambda g, p, n, k, t, w, K, by: g(
+            p, opened(p, n, R=ring(k)), range(t), selected(p, n, w, K), ring(K), by=by
+        ),
+        lambda n, k, t, w, K, by: (n, k, t, w, ring(K), by),
+        [
+            (n, k, t, w, K, by)
+            for by in Way
+            for n, k, t, w, K in ((1, 2, 1, 0, 64), (7, 20, 3, 2, 64), (66, 33, 2, 1, 8), (3, 64, 9, 0, 1))
+        ],
     ),
-    "tables.lookup_terms": Case(
-        lambda g, p, n, t, m, k: g(p, wire(p, n, R=ring(t)), ring(k).zeros(m, 1 << t), ring(k)),
-        lambda n, t, m, k: (n, t, ring(k).itemsize),
-        LOOKUPS,
-    ),
-    "tables.lookup": Case(
-        lambda g, p, n, t, m, k: g(p, wire(p, n, R=ring(t)), ring(k).zeros(m, 1 << t), ring(k)),
-        lambda n, t, m, k: (n, t, m, ring(k).itemsize),
-        LOOKUPS,
-    ),
-    "tables.lookup_bit_terms": Case(
-        lambda g, p, n, t: g(p, wire(p, n, R=ring(t)), Z2.zeros(2, 1 << t)),
-        lambda n, t: (n, t),
-        [(1, 1), (5, 6), (3, 9)],
+    "thresholds.bits_at_least": Case(
+        lambda g, p, n, k, t, by: g(p, opened(p, n, R=ring(k)), range(t), by),
+        lambda n, k, t, by: (n, k, t, by),
+        [(n, k, t, by) for by in (Way.BIT_KEY, Way.ADDER) for n, k, t in ((1, 2, 1), (7, 20, 3), (65, 64, 2))],
     ),
 }

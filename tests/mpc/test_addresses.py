@@ -12,18 +12,21 @@ import pytest
 import trio
 import trio._core._run as trio_run
 from cost_cases import classifier, wire
-from mpc_helpers import F, Shares, floats_of, run, share, share_terms, value_of
+from mpc_helpers import F, Shares, floats_of, run, share, share_opened, share_terms, value_of
 from trio.testing import MockClock
 
 from siguard.actors.local import run_three
 from siguard.actors.session import SERVERS, roles_for
 from siguard.errors import DeadlineError, ProtocolError, RandomnessReuseError, SiguardError
 from siguard.guard.config import GuardConfig
+from siguard.guard.plan import Plan
 from siguard.guard.policy import POLICIES
-from siguard.mpc import arithmetic, boolean, compare, conversion, softmax, tables
+from siguard.mpc import arithmetic, boolean, compare, conversion, curves
 from siguard.mpc.concurrency import side_by_side
 from siguard.mpc.party import Party
-from siguard.mpc.share import Share
+from siguard.mpc.share import Share, as_opened
+from siguard.mpc.splines import ARGUMENT_BITS, EXP_BITS, EXP_WINDOW
+from siguard.mpc.thresholds import Way, at_least
 from siguard.ring import Z2, Z64, RingArray, ring
 from siguard.transport.frame import decode_frame
 
@@ -35,10 +38,19 @@ BITS = np.array([[1, 0, 1, 1], [0, 0, 1, 0]])
 async def protocol(party: Party, x: Shares, b: Shares) -> Any:
     """Gates of every family, some of them side by side."""
     mine, bit = x[party.role], b[party.role]
-    hot, power = await side_by_side(
-        lambda: compare.one_hot_argmax(party.at("argmax"), mine),
-        lambda: softmax.exp(party.at("exp"), mine),
-    )
+
+    async def argmax() -> Share:
+        counts = await compare.win_counts(party.at("argmax"), mine, Z64)
+        places = await compare.ranked(party.at("hot"), counts, 1)
+        return await arithmetic.remask(party.at("hot"), places[..., 0, 0])
+
+    async def exp() -> Share:
+        small = await arithmetic.view(party.at("small"), as_opened(mine), F - ARGUMENT_BITS)
+        terms = await curves.exponential(party.at("exp"), small, 12)
+        opened = await arithmetic.open_additive(party.at("exp"), terms)
+        return await arithmetic.view(party.at("exp"), opened, EXP_BITS - F)
+
+    hot, power = await side_by_side(argmax, exp)
     chosen, product = await side_by_side(
         lambda: conversion.select(party.at("select"), bit, power, mine),
         lambda: arithmetic.multiply(party.at("product"), power, power, F),
@@ -108,7 +120,7 @@ def test_without_concurrency_every_link_carries_the_same_bytes_in_the_same_order
     for _ in range(3):
         frames: Frames = []
         run(
-            lambda party: compare.maximum(party, x[party.role]),
+            lambda party: compare.relu(party, x[party.role], by=Way.ADDER),
             observe_frame=lambda sender, receiver, data: frames.append((sender, receiver, data)),  # noqa: B023
         )
         links.append(by_link(frames))
@@ -133,15 +145,15 @@ def test_every_server_may_deal(dealer: str) -> None:
     hot, power, chosen, product = ([result[index] for result in results] for index in range(4))
     x = VALUES / 2**F
     assert value_of(hot).tolist() == np.eye(4, dtype=int)[x.argmax(1)].tolist()
-    exact = np.exp(np.minimum(x, 5))
-    # The bound of exp: 1.2e-4 e^x + 6e-5; above 5 it saturates.  The square doubles it, and adds a unit.
-    bound = 1.2e-4 * exact + 6e-5
+    exact = np.where(x < EXP_WINDOW[1], np.exp(x), 0)
+    # The bound of the exponential, and a unit of the view.  The square doubles it, and adds a unit.
+    bound = 1.0e-4 * exact + 1.0e-5 + 2.0**-F
     assert (np.abs(floats_of(power) - exact) <= bound).all()
     assert (np.abs(floats_of(chosen) - np.where(BITS, exact, x)) <= bound).all()
     assert (np.abs(floats_of(product) - exact**2) <= 2.1 * exact * bound + 2.0**-F).all()
-    # Nothing is sent to the dealer, and what it deals goes to role 1 only.
+    # Nothing is sent to the dealer; it deals keys to both, and wires to role 1.
     first, second, _ = roles_for(dealer)
-    assert set(by_link(frames)) == {(first, second), (second, first), (dealer, second)}
+    assert set(by_link(frames)) == {(first, second), (second, first), (dealer, first), (dealer, second)}
 
 
 # --- reuse ------------------------------------------------------------------------------------------------
@@ -150,8 +162,12 @@ Gate = Callable[[Party], Awaitable[Any]]
 
 
 def gates() -> dict[str, Gate]:
-    x, b, i = share(VALUES, seed=1), share(BITS, Z2, seed=2), share(BITS, ring(3), seed=3)
+    x, b, i = share(VALUES, seed=1), share(BITS, Z2, seed=2), share_opened(BITS, ring(3), seed=3)
     t = share_terms(VALUES, seed=4)
+
+    def compared(by: Way) -> Gate:
+        return lambda p: at_least(p, as_opened(x[p.role]), [0, 5], by=by)
+
     return {
         "multiply": lambda p: arithmetic.multiply(p, x[p.role], x[p.role]),
         "open": lambda p: arithmetic.open_additive(p, t[p.role]),
@@ -161,8 +177,9 @@ def gates() -> dict[str, Gate]:
         "and": lambda p: boolean.and_bits(p, b[p.role], b[p.role]),
         "sign": lambda p: boolean.sign_bit(p, x[p.role]),
         "select": lambda p: conversion.select(p, b[p.role], x[p.role], x[p.role]),
-        "lookup": lambda p: tables.lookup(p, i[p.role], Z64.zeros(1, 8)),
-        "exp": lambda p: softmax.exp(p, x[p.role]),
+        "places": lambda p: curves.at_places(p, i[p.role], 0, 4),
+        "exponential": lambda p: curves.exponential(p, x[p.role], 12),
+        **{str(by): compared(by) for by in Way},
     }
 
 
@@ -208,11 +225,24 @@ def test_two_gates_at_steps_of_their_own_are_fine(name: str) -> None:
     run(both)
 
 
-POLICY_CONFIGS = [GuardConfig("siguard", outer=2, inner=2), *map(GuardConfig, ("linesearch", "label", "none"))]
+POLICY_CONFIGS = [
+    GuardConfig("siguard", outer=2, inner=2),
+    GuardConfig("decay", inner=2),
+    *map(GuardConfig, ("linesearch", "label", "none")),
+]
 
 
+PLANS = {
+    "keys": Plan(),
+    "bit keys": Plan(Way.BIT_KEY, Way.KEY, Way.BIT_KEY),
+    "adders": Plan(Way.ADDER, Way.ADDER, Way.ADDER, folded=False, joined=False),
+    "in turn": Plan(sequential=True),
+}
+
+
+@pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)
 @pytest.mark.parametrize("config", POLICY_CONFIGS, ids=lambda config: config.policy)
-def test_no_two_frames_of_a_policy_share_a_link_and_a_step(config: GuardConfig) -> None:
+def test_no_two_frames_of_a_policy_share_a_link_and_a_step(config: GuardConfig, plan: Plan) -> None:
     seen: Counter[tuple[str, str, bytes]] = Counter()
 
     def observe(sender: str, receiver: str, data: bytes) -> None:
@@ -220,7 +250,7 @@ def test_no_two_frames_of_a_policy_share_a_link_and_a_step(config: GuardConfig) 
 
     shape = (3, 4, 2, 1)
     protect = POLICIES[config.policy].protect
-    run(lambda p: protect(p, wire(p, 2, 3), classifier(p, shape), config), observe_frame=observe)
+    run(lambda p: protect(p, wire(p, 2, 3), classifier(p, shape), config, plan), observe_frame=observe)
     assert set(seen.values()) == {1}
 
 

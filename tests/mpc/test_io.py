@@ -8,10 +8,11 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpc_helpers import User, client_randomness, run, share, uniform, value_of
+from mpc_helpers import User, client_randomness, run, share, share_terms, uniform, value_of
 
 from siguard.actors.session import SERVERS, client_pair, pair_name
 from siguard.mpc.io import mask_input, open_answer, receive_input, reveal
+from siguard.mpc.share import as_additive
 from siguard.ring import Z2, Z64, Ring, ring
 
 FEW = settings(deadline=None, max_examples=6, derandomize=True)
@@ -71,7 +72,7 @@ def test_only_the_receiver_learns_a_revealed_value(R: Ring, dealer: str, seed: i
 
     async def protocol(party: Any) -> Any:
         user.attach(party)
-        await reveal(party, shares[party.role])
+        await reveal(party, as_additive(shares[party.role]))
         return None if party.is_dealer else await user.receive(party)
 
     done = run(protocol, dealer=dealer, randomness=user.randomness)
@@ -94,11 +95,18 @@ def test_the_parts_of_two_answers_are_masked_independently() -> None:
 
     async def protocol(party: Any) -> Any:
         user.attach(party)
-        await reveal(party.at("one"), shares[party.role])
-        await reveal(party.at("two"), shares[party.role])
+        await reveal(party.at("one"), as_additive(shares[party.role]))
+        await reveal(party.at("two"), as_additive(shares[party.role]))
         return None if party.is_dealer else [(await user.receive(party)).payload for _ in range(2)]
 
     first, second, _ = run(protocol, randomness=user.randomness).results
     for answer in range(2):
         assert open_answer((first[answer], second[answer]), Z64).tolist() == list(range(6))
     assert not np.array_equal(first[0], first[1])
+
+
+async def test_what_the_dealer_holds_a_part_of_is_not_revealed() -> None:
+    """The dealer sends nothing to the receiver, so its part would be missing."""
+    terms = share_terms([1, 2], dealer=True)
+    with pytest.raises(AssertionError, match="dealer"):
+        await reveal(None, terms[0])  # type: ignore[arg-type]

@@ -33,6 +33,7 @@ DEFENDER = Defender([(_RNG.normal(size=(3, 2)), np.zeros(2)), (_RNG.normal(size=
 #: Each policy, as small as it gets.
 CONFIGS = {
     "siguard": GuardConfig(policy="siguard", outer=1, inner=1),
+    "decay": GuardConfig(policy="decay", inner=1),
     "linesearch": GuardConfig(policy="linesearch"),
     "label": GuardConfig(policy="label"),
     "none": GuardConfig(policy="none"),
@@ -43,7 +44,7 @@ KINDS = dict.fromkeys(CONFIGS, ("query", "guard")) | {"label": ("query", "query"
 
 SETS = [str(one) for one in CORRUPTED_SETS]
 #: Every set for two policies; the largest costs most and the smallest does nothing that they do not.
-_SOME = {"siguard": ("S0,U", "S1", "U"), "none": ("S2,U", "S0")}
+_SOME = {"siguard": ("S0,U", "S1", "U"), "decay": ("S1,U", "S2"), "none": ("S2,U", "S0")}
 CASES = [(policy, one) for policy in CONFIGS for one in _SOME.get(policy, SETS)]
 
 #: Real confidences and simulated ones differ by rounding coins alone.

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from siguard.actors.local import run_three
 from siguard.errors import ProtocolError, RandomnessReuseError
-from siguard.mpc import arithmetic, io
+from siguard.mpc import arithmetic, io, keyed
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Opened, Share, as_additive
 from siguard.proofsim.ideal import (
@@ -316,7 +316,7 @@ def standing() -> dict[str, Any]:
 
 
 def _module(name: str) -> Any:
-    return {"arithmetic": arithmetic, "io": io}[name.split(".")[0]]
+    return {"arithmetic": arithmetic, "io": io, "keyed": keyed}[name.split(".")[0]]
 
 
 def test_same_parts_compares_elements() -> None:

@@ -18,7 +18,6 @@ from siguard.errors import ProtocolError, RandomnessReuseError, SiguardError
 from siguard.mpc import arithmetic
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Share, as_additive
-from siguard.mpc.softmax import FRACTION_BITS
 from siguard.proofsim.ideal import (
     IDEALS,
     FreshParts,
@@ -39,7 +38,7 @@ from siguard.proofsim.queries import (
     run_real,
     share_networks,
 )
-from siguard.ring import Z64, RingArray, decode
+from siguard.ring import FRACTION_BITS, Z64, RingArray, decode
 
 DEALERS = ("S0", "S1", "S2")
 ROLES = (0, 1, 2)
@@ -161,7 +160,8 @@ def test_shared_networks_add_up_and_keep_what_one_server_holds(server: str) -> N
 
 def _shares(networks: Networks) -> list[Share]:
     assert networks.model is not None
-    return [*networks.defender.matrices, *(share for layer in networks.model.layers for share in layer)]
+    defender = networks.defender
+    return [*defender.matrices, *defender.folded, *(share for layer in networks.model.layers for share in layer)]
 
 
 def _check_networks(networks: dict[str, Networks], query: Query) -> None:
@@ -180,7 +180,7 @@ def _check_networks(networks: dict[str, Networks], query: Query) -> None:
 # What is not a primitive gate is refused --------------------------------------------------------------------------
 
 
-def run_with(protect: Callable[..., Awaitable[Share]]) -> TrustedParty:
+def run_with(protect: Callable[..., Awaitable[Additive]]) -> TrustedParty:
     """A query whose policy ``none`` does something else first."""
     from siguard.guard import query as module
     from siguard.guard.policy import POLICIES
@@ -199,7 +199,7 @@ def leaves(error: BaseException) -> list[BaseException]:
     return [error]
 
 
-async def shipped(party: Party, *arguments: Any) -> Share:
+async def shipped(party: Party, *arguments: Any) -> Additive:
     from siguard.guard.policies import none
 
     return await none.protect(party, *arguments)
@@ -210,7 +210,7 @@ def test_a_policy_that_only_uses_gates_is_not_refused() -> None:
 
 
 def test_a_draw_outside_the_primitive_gates_is_refused() -> None:
-    async def draws(party: Party, *arguments: Any) -> Share:
+    async def draws(party: Party, *arguments: Any) -> Additive:
         if party.role != 1:
             party.draw(2 - party.role, "own", Z64, (1,))
         return await shipped(party, *arguments)
@@ -222,7 +222,7 @@ def test_a_draw_outside_the_primitive_gates_is_refused() -> None:
 
 
 def test_a_frame_outside_the_primitive_gates_is_refused() -> None:
-    async def sends(party: Party, *arguments: Any) -> Share:
+    async def sends(party: Party, *arguments: Any) -> Additive:
         if party.role == 0:
             await party.channel.send(1, party.path, 0, Z64.zeros(1))
         return await shipped(party, *arguments)
@@ -232,7 +232,7 @@ def test_a_frame_outside_the_primitive_gates_is_refused() -> None:
 
 
 def test_a_gate_that_is_called_twice_at_one_step_is_refused() -> None:
-    async def twice(party: Party, logits: Share, *arguments: Any) -> Share:
+    async def twice(party: Party, logits: Share, *arguments: Any) -> Additive:
         for _ in range(2):
             await arithmetic.remask(party.at("again"), as_additive(logits))
         return await shipped(party, logits, *arguments)
@@ -288,12 +288,12 @@ def test_an_input_that_nobody_gave_is_an_error() -> None:
 
 def test_a_leak_in_the_shipped_code_changes_what_is_handed_out() -> None:
     """The comparison above is not blind: with another product the parts of the real run do not fit."""
-    from siguard.mpc.products import product
+    from siguard.mpc.products import matrix_product
 
     def doubled(x: Share, y: Share) -> Additive:
-        return product(x, y) * 2
+        return matrix_product(x, y) * 2
 
     networks, real = real_run("none", "S2")
-    with replaced(product, doubled):
+    with replaced(matrix_product, doubled):
         trusted = ideal(query_of("none"), networks, 0, RecordedParts(real.results[0]), "S2")
     assert (trusted.answers["reveal"] != real.answer).any()

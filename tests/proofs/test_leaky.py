@@ -67,14 +67,14 @@ def test_nothing_but_the_harness_can_reach_it() -> None:
 
 
 def test_the_shipped_guard_is_back_afterwards() -> None:
-    shipped, step = POLICIES["siguard"], siguard.guard.optimisation._newton_step
+    shipped, softmax = POLICIES["siguard"], siguard.guard.iteration._softmax
     with leaky_guard():
         assert POLICIES["siguard"] is not shipped
     with pytest.raises(RuntimeError, match="inside"), leaky_guard():
         raise RuntimeError("inside")
     assert POLICIES["siguard"] is shipped
     assert siguard.guard.policies.siguard.protect is shipped.protect
-    assert siguard.guard.optimisation._newton_step is step
+    assert siguard.guard.iteration._softmax is softmax
 
 
 def test_iteration_counts_give_members_away() -> None:

@@ -11,11 +11,12 @@ import pytest
 import trio
 
 from siguard import GuardConfig, open_cluster
-from siguard.guard import validation
+from siguard.guard import answer
 from siguard.guard.lanes import Lane, lanes_of
 from siguard.guard.policy import POLICIES
+from siguard.mpc.arithmetic import remask
 from siguard.mpc.party import Party
-from siguard.mpc.share import Share
+from siguard.mpc.share import Additive, Share
 from siguard.proofsim.claims import ALL, Scope, failures
 from siguard.proofsim.leaky import open_bit
 from siguard.proofsim.patching import replaced
@@ -27,7 +28,6 @@ from siguard.proofsim.view import ShapeLine
 from siguard.ring import BYTES
 
 SETTING = QUICK[0]
-Choose = Callable[[Party, Share, Sequence[Lane], int], Awaitable[Share]]
 
 
 @pytest.mark.parametrize("policy", list(POLICIES))
@@ -37,14 +37,15 @@ def test_the_shipped_policies_have_one_shape(policy: str) -> None:
     assert {(claim.rung, claim.corrupted, claim.detectable) for claim in claims} == {("shape", ALL, 0.0)}
     details = [claim.claim.partition(": ")[2] for claim in claims]
     assert {"same for members and non-members", "same for all labels", "same for all scheduler seeds"} < {*details}
-    assert min(claim.cases for claim in claims) >= 4
-    assert ("same for all accept patterns" in details) == (policy == "siguard")
+    assert min(claim.cases for claim in claims) >= (2 if policy == "decay" else 4)  # its accept patterns
+    assert ("same for all accept patterns" in details) == (policy in ("siguard", "decay"))
 
 
 @pytest.mark.parametrize("seed", [1, 2, 3])
 def test_cases_cover_what_they_say(seed: int) -> None:
     cases = find_cases(SETTING, seed)
     assert {*cases.patterns} == {*all_patterns(2)} == {"00", "01", "10", "11"}
+    assert {*cases.decays.tolist()} == {False, True}
     members = {(label, member) for label, member in zip(cases.label, cases.member, strict=True)}
     assert members == {(label, member) for label in range(4) for member in (False, True)}, f"seed {seed}"
     assert (cases.logits == cases.model(cases.features)).all()
@@ -58,12 +59,12 @@ def test_lanes_are_walked_as_the_published_loop_goes() -> None:
 
 
 def patched_choice(leak: Callable[[Party, Share], Awaitable[None]]) -> Any:
-    """The shipped choice, patched to leak before it chooses."""
-    choose: Choose = validation.choose
+    """The shipped choice, patched to leak the accept bits before it chooses."""
+    choose = answer._from_table
 
-    async def leaking(party: Party, ok: Share, lanes: Sequence[Lane], outer: int) -> Share:
-        await leak(party.at("leak"), ok)
-        return await choose(party, ok, lanes, outer)
+    async def leaking(party: Party, ok: Additive, gains: Share, lanes: Sequence[Lane]) -> Additive:
+        await leak(party.at("leak"), await remask(party.at("leak"), ok))
+        return await choose(party, ok, gains, lanes)
 
     return replaced(choose, leaking)
 
@@ -82,7 +83,7 @@ def test_a_length_that_depends_on_the_value_is_caught() -> None:
     with patched_choice(partial(length_of_the_value, constant=None)):
         failed = failures(battery(1, Scope(("siguard",))))
     assert "shape of siguard: same for all accept patterns" in [claim.claim for claim in failed]
-    assert "guard/choose/leak/frame" in failed[0].problem
+    assert "guard/answer/choice/leak/frame" in failed[0].problem
     assert "bytes: only the" in failed[0].problem
 
 

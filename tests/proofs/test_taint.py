@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from siguard import GuardConfig, SecretError, SiguardError
 from siguard.actors.mailbox import Mailbox
 from siguard.guard.policy import POLICIES
-from siguard.guard.relative import label_one_hot
+from siguard.mpc.compare import win_counts
 from siguard.mpc.party import Party
 from siguard.mpc.secret import Secret
 from siguard.mpc.share import Opened, Share
@@ -56,13 +56,13 @@ def test_the_secret_types_are_all_there() -> None:
 @contextmanager
 def peeking(peek: Peek) -> Iterator[None]:
     """The policy `label` does something with its share of the logits first."""
-    shipped = label_one_hot
+    shipped = win_counts
 
-    async def leaky(party: Party, logits: Share) -> Share:
+    async def leaky(party: Party, logits: Share, *rest: Any) -> Opened:
         peek(party, logits)
-        return await shipped(party, logits)
+        return await shipped(party, logits, *rest)
 
-    with replaced(label_one_hot, leaky):
+    with replaced(win_counts, leaky):
         yield
 
 
@@ -278,6 +278,6 @@ def tell_in_the_message(error: SiguardError, unread: list[Any]) -> None:
 )
 def test_a_failing_session_that_tells_a_share_is_noticed(tell: Any, claim: int) -> None:
     with failing_with(tell):
-        claims = check(Scope(("linesearch",)))
+        claims = check(Scope(("siguard",)))
     assert claim in failing(claims), [(one.claim, one.problem) for one in claims]
     assert 0 not in failing(claims), "the honest call went well"

@@ -10,7 +10,9 @@ from pathlib import Path
 import pytest
 
 import siguard
+from siguard.guard.plan import Plan
 from siguard.guard.policy import POLICIES
+from siguard.guard.shape import Shape
 from siguard.mpc.gate import Cost, composed, gate, gate_info
 from siguard.proofsim.ideal import IDEALS
 from siguard.proofsim.patching import replaced
@@ -124,7 +126,7 @@ class TestPolicies:
 
     def test_each_has_a_cost(self) -> None:
         for name, policy in POLICIES.items():
-            cost = policy.cost(2, (3, 2, 1), siguard.GuardConfig(policy=name))
+            cost = policy.cost(Shape(2, (3, 2, 1), (4, 4), Plan()), siguard.GuardConfig(policy=name))
             assert isinstance(cost, Cost)
             assert cost.rounds > 0, name
 

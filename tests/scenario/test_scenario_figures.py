@@ -10,7 +10,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from siguard.guard.failures import Failures
+from siguard.guard.plan import Plan
+from siguard.guard.planner import Planned
 from siguard.guard.reference import ReferenceResult
+from siguard.mpc.thresholds import Way
 from siguard.scenario.figures import Released, agreement, complaints, network_figures, policy_figures
 from siguard.scenario.report import (
     AttackFigures,
@@ -21,7 +25,19 @@ from siguard.scenario.report import (
 )
 from siguard.scenario.schema import NetworkSection
 
+FAILURES = Failures(2.0**-23, 5e-5, {"exp": 5e-5})
 UNDEFENDED = np.array([[0.8, 0.2], [0.6, 0.4], [0.3, 0.7]])
+
+
+#: Plan, declared rounds and bytes, dealt and other bytes, failures: all as wide as they get.
+DECLARED = (
+    Plan(Way.BIT_KEY, Way.BIT_KEY, Way.BIT_KEY, sequential=True).to_dict(),
+    1478,
+    344_678_901,
+    300_678_901,
+    45_000_000,
+    FAILURES,
+)
 
 
 def released(*, accepted: bool = True) -> Released:
@@ -30,8 +46,10 @@ def released(*, accepted: bool = True) -> Released:
         iterations=30,
         confidences=[np.array([[0.7, 0.3], [0.4, 0.6]]), np.array([[0.3, 0.7]])],
         accepted=[np.array([True, True]), np.array([False])] if accepted else [],
-        costs=[(7, 1000, 12), (7, 1000, 12), (7, 1000, 12)],
+        costs=[(7, 1000, 12, 600)] * 3,
         seconds=[0.1, 0.9, 0.2],
+        planned=Planned(Plan(hidden=Way.BIT_KEY, joined=False), 6, 900, 0.5),
+        failures=FAILURES,
     )
 
 
@@ -43,6 +61,10 @@ def test_policy_figures() -> None:
     assert (figures.rounds, figures.bytes_total, figures.messages) == (7, 1000, 12)
     assert (figures.seconds, figures.seconds_min, figures.seconds_max) == (0.2, 0.1, 0.9)
     assert figures.iterations == 30
+    assert (figures.rounds_declared, figures.bytes_declared) == (6, 900)
+    assert (figures.bytes_prepare, figures.bytes_online) == (600, 400)
+    assert figures.plan["hidden"] == "bit key"
+    assert figures.failures == FAILURES
     assert policy_figures(UNDEFENDED, released(accepted=False)).accepted is None
 
 
@@ -65,7 +87,7 @@ def test_a_reader_is_told_of_changed_labels_and_of_costs_that_move() -> None:
     answers = released()
     (line,) = complaints("p", 3, policy_figures(UNDEFENDED, answers), answers)
     assert line == "p: the label changed on 1 of 3 rows."
-    answers.costs[1] = (7, 1008, 12)
+    answers.costs[1] = (7, 1008, 12, 600)
     assert "batches of one size differ" in complaints("p", 3, policy_figures(UNDEFENDED, answers), answers)[1]
 
 
@@ -104,6 +126,12 @@ def test_a_report_is_written_whole_and_as_plain_json(tmp_path: Path) -> None:
         "cores": None,
     }
     assert content["guard"]["none"]["accepted"] is None
+    assert content["guard"]["none"]["plan"] == Plan(hidden=Way.BIT_KEY, joined=False).to_dict()
+    assert content["guard"]["none"]["failures"] == {
+        "wrong_answer": 2.0**-23,
+        "noise_lost": 5e-5,
+        "by_step": {"exp": 5e-5},
+    }
     assert content["attacks"]["none"]["nn"] == {"balanced_accuracy": 0.5, "auc": None, "tpr_at_1pct_fpr": 0.0}
     assert content["partial"] is False
     assert content["reason"] is None
@@ -115,12 +143,16 @@ def test_tables_hold_every_policy_and_attack_and_fit_a_terminal() -> None:
     network = NetworkFigures(20.0, 100.0, 1.5, "wan", clock="virtual", costs="measured", cores=2)
     report = Report("s", seed=3, samples=3, batch=2, network=network)
     for policy in ("none", "linesearch"):
-        report.guard[policy] = PolicyFigures(1.0, None, 0.1234, 1500, 345_678_901, 12_345, 101.25, 99.5, 103.75, 30)
+        report.guard[policy] = PolicyFigures(
+            1.0, None, 0.1234, 1500, 345_678_901, 12_345, 101.25, 99.5, 103.75, 30, *DECLARED
+        )
         report.attacks[policy] = {
             name: AttackFigures(0.512, 0.634, 0.01)
             for name in ("nn", "gb", "confidence", "modified_entropy", "correctness")
         }
-    report.guard["label"] = PolicyFigures(1.0, 0.5, 0.1234, 1500, 345_678_901, 12_345, 0.05, 0.04321, 0.9994, 30)
+    report.guard["label"] = PolicyFigures(
+        1.0, 0.5, 0.1234, 1500, 345_678_901, 12_345, 0.05, 0.04321, 0.9994, 30, *DECLARED
+    )
     del report.attacks["linesearch"]["nn"]
     console = Console(width=80, record=True, file=io.StringIO())
     for table in report.tables():
@@ -136,6 +168,14 @@ def test_tables_hold_every_policy_and_attack_and_fit_a_terminal() -> None:
         "0.043-0.999",
         "0.123",
         "0.512/0.634",
+        "hidden bit key",
+        "sequential",
+        "1478",
+        "344.68",
+        "300.68",
+        "45.00",
+        "1e-07",
+        "5e-05",
         "correctness",
     ):
         assert part in text

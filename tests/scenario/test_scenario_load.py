@@ -85,13 +85,44 @@ def test_the_scenarios_of_the_repository_are_valid(file: Path) -> None:
 
 
 def test_shared_values_reach_the_policies_that_have_them_and_own_values_win(tmp_path: Path) -> None:
-    text = (
-        '[guard]\npolicies = ["siguard", "linesearch", "none"]\ninner = 7\nouter = 2\n[guard.siguard]\ninner = 5\n'
-    )
+    text = """
+    [guard]
+    policies = ["siguard", "decay", "linesearch", "none"]
+    inner = 7
+    outer = 2
+    [guard.siguard]
+    inner = 5
+    """
     policies = load(tmp_path, text).policies
     assert policies["siguard"] == GuardConfig(policy="siguard", inner=5, outer=2)
+    assert policies["decay"] == GuardConfig(policy="decay", inner=7)
     assert policies["linesearch"] == GuardConfig(policy="linesearch")
-    assert list(policies) == ["none", "siguard", "linesearch"]
+    assert list(policies) == ["none", "siguard", "decay", "linesearch"]
+
+
+def computed(scenario: Scenario) -> dict[str, tuple[str, int | None]]:
+    """How each policy is computed, which configurations do not compare."""
+    return {name: (config.rounds, config.max_bytes) for name, config in scenario.policies.items()}
+
+
+def test_how_a_guard_is_computed_is_a_key_of_every_policy_the_undefended_one_included(tmp_path: Path) -> None:
+    text = """
+    prepare = true
+    [guard]
+    rounds = "few"
+    max_bytes = 25_000_000
+    [guard.linesearch]
+    max_bytes = 1_000_000
+    """
+    few = ("few", 25_000_000)
+    assert load(tmp_path, text).prepare
+    assert computed(load(tmp_path, text)) == {"none": few, "siguard": few, "linesearch": ("few", 1_000_000)}
+    assert computed(load(tmp_path, text, parse_overrides(["guard.max_bytes=7"]))) == dict.fromkeys(
+        ("none", "siguard", "linesearch"), ("few", 7)
+    )
+    own = computed(load(tmp_path, "", parse_overrides(["guard.siguard.rounds=bytes"])))
+    assert own == {"none": ("auto", None), "siguard": ("bytes", None), "linesearch": ("auto", None)}
+    assert not load(tmp_path, "").prepare
 
 
 def test_an_override_of_all_policies_also_replaces_a_policys_own_value(tmp_path: Path) -> None:
@@ -145,7 +176,7 @@ def test_a_path_counts_from_the_file_and_an_overriding_one_from_the_working_dire
             ['target.hidden: data.kind = "npz" has no use'],
         ),
         ("guard = 3", ["guard: found 3", "a table"]),
-        ("[guard]\npolicies = []", ["guard.policies: found []", "a list of siguard, linesearch"]),
+        ("[guard]\npolicies = []", ["guard.policies: found []", "a list of siguard, decay, linesearch"]),
         ('[guard]\npolicies = ["sigard"]', ["guard.policies[0]", "did you mean 'siguard'?"]),
         ('[guard]\npolicies = ["none", "none"]', ["guard.policies", "each at most once"]),
         ("[guard]\ninnner = 3", ["guard.innner", "did you mean 'inner'?", "policies"]),
@@ -156,12 +187,36 @@ def test_a_path_counts_from_the_file_and_an_overriding_one_from_the_working_dire
             "[guard.siguard]\nouter = 6\nc3 = 0.2",
             ["guard.siguard.outer: c3 = 0.2 grows", "c3 * 10^(outer - 1) <="],
         ),
+        (
+            '[guard]\npolicies = ["decay"]\n[guard.decay]\nouter = 2',
+            ["guard.decay.outer: unknown key", "inner, learning_rate"],
+        ),
+        (
+            '[guard]\npolicies = ["decay"]\n[guard.decay]\nlearning_rate = 3',
+            ["guard.decay.learning_rate: found 3", "0.1286 to 2.5 with inner = 6"],
+        ),
+        (
+            '[guard]\npolicies = ["decay"]\ninner = 20',
+            ["guard.inner: found 20", "1 to 11", "0.6 of the length"],
+        ),
+        ('[guard]\nrounds = "fast"', ["guard.rounds: found 'fast'", "auto, few, bytes"]),
+        ("[guard.siguard]\nrounds = 3", ["guard.siguard.rounds: found 3", "auto, few, bytes"]),
+        ("[guard]\nmax_bytes = 1000", ["guard.max_bytes: it steers rounds = 'few'; found rounds = 'auto'"]),
+        (
+            '[guard]\nrounds = "few"\n[guard.siguard]\nmax_bytes = 1.5',
+            ["guard.siguard.max_bytes: found 1.5", "a whole number of bytes"],
+        ),
+        (
+            '[guard]\nrounds = "few"\nmax_bytes = 1000\n[guard.linesearch]\nrounds = "bytes"',
+            ["guard.max_bytes: it steers", "found rounds = 'bytes'"],
+        ),
+        ("prepare = 1", ["prepare: found 1", "true or false"]),
         ("[guard.siguard]\niner = 3", ["guard.siguard.iner", "did you mean 'inner'?"]),
-        ("[guard.linesearch]\ninner = 3", ["guard.linesearch.inner", "allowed: none"]),
+        ("[guard.linesearch]\ninner = 3", ["guard.linesearch.inner", "allowed: max_bytes, rounds"]),
         ("[guard]\nsiguard = 3", ["guard.siguard: found 3", "a table"]),
         (
             '[guard]\npolicies = ["none"]\ninner = 3',
-            ["guard.inner", "no policy of this scenario (none)", "siguard"],
+            ["guard.inner", "no policy of this scenario (none)", "siguard, decay"],
         ),
         (
             '[guard]\npolicies = ["none"]\n[guard.siguard]\ninner = 3',
@@ -223,7 +278,10 @@ def test_every_problem_has_its_own_line(tmp_path: Path) -> None:
         ({"guard.x": 1}, ["guard.x (set by an override)", "unknown key"]),
         ({"guard.inner": 1}, ["guard.inner (set by an override)", "no policy of this scenario"]),
         ({"guard.siguard.inner": 1}, ["guard.siguard.inner (set by an override)", "not in guard.policies"]),
-        ({"guard.linesearch.inner": 1}, ["guard.linesearch.inner (set by an override)", "allowed: none"]),
+        (
+            {"guard.linesearch.inner": 1},
+            ["guard.linesearch.inner (set by an override)", "allowed: max_bytes, rounds"],
+        ),
         ({"seed.x": 1}, ["seed.x", "seed is a value, not a table"]),
         (
             {"attacks.shadows": "many"},

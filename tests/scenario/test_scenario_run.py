@@ -12,6 +12,9 @@ import pytest
 import trio
 
 from siguard.errors import DeadlineError, InputError, ScenarioError, without_groups
+from siguard.nn.model import Defender
+from siguard.privacy.logits_file import ShadowLogits
+from siguard.scenario.experiment import Experiment
 from siguard.scenario.load import load_scenario
 from siguard.scenario.report import Report
 from siguard.scenario.runner import ScenarioRun, run_scenario
@@ -33,7 +36,8 @@ inner = 2
 shadows = 1
 """
 SECONDS = {"seconds", "seconds_min", "seconds_max"}
-FIGURES = {"label_kept", "accepted", "l1", "rounds", "bytes_total", "messages", "iterations", *SECONDS}
+COSTS = {"plan", "rounds_declared", "bytes_declared", "bytes_prepare", "bytes_online", "failures"}
+FIGURES = {"label_kept", "accepted", "l1", "rounds", "bytes_total", "messages", "iterations", *COSTS, *SECONDS}
 ATTACKS = ["nn", "gb", "confidence", "modified_entropy", "correctness"]
 
 
@@ -143,6 +147,56 @@ def test_overrides_reach_the_run(tmp_path: Path) -> None:
     overrides = {"samples": 10, "batch": 10, "guard.policies": ["none"], "name": "other"}
     report = run_scenario(write(tmp_path, SMALL), overrides)
     assert (report.scenario, report.samples, list(report.guard)) == ("other", 10, ["none"])
+
+
+#: One policy on few rows: runs about how a guard is computed, not about what it does.
+FEW = {"samples": 4, "batch": 2, "guard.policies": ["linesearch"], "guard.rounds": "few"}
+
+
+@pytest.fixture
+def untrained(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A scenario whose run neither trains nor attacks: random logits, a random classifier."""
+    rng = np.random.default_rng(0)
+    defender = Defender([(rng.normal(size=(m, n)), np.zeros(n)) for m, n in ((3, 8), (8, 6), (6, 1))])
+    member = np.array([1, 0, 1, 0])
+    logits = rng.normal(size=(4, 3))
+    shadow = ShadowLogits(logits, member, None)
+    made = Experiment(None, None, logits, None, member, defender, shadow, {})
+    monkeypatch.setattr("siguard.scenario.runner.prepare", lambda *_: made)
+    monkeypatch.setattr(ScenarioRun, "_attack", lambda *_: None)
+    return write(tmp_path, SMALL)
+
+
+def test_how_a_guard_is_computed_is_chosen_and_reported(untrained: Path) -> None:
+    overrides = {**FEW, "prepare": True}
+    few = run_scenario(untrained, overrides)
+    least = run_scenario(untrained, {**overrides, "guard.rounds": "bytes", "prepare": False})
+    rows, rows_least = few.guard["linesearch"], least.guard["linesearch"]
+    assert rows.rounds < rows_least.rounds
+    assert rows.bytes_total > rows_least.bytes_total
+    for row in (rows, rows_least):
+        assert row.bytes_prepare + row.bytes_online == row.bytes_total
+        assert row.rounds_declared <= row.rounds
+        assert row.bytes_declared <= row.bytes_total
+        assert 0 < row.failures.wrong_answer < 2 * 2.0**-20
+    assert rows.plan["hidden"] == "key"
+    assert rows_least.plan["hidden"] == "adder"
+    assert any("sent its part before each query" in line for line in few.notes)
+    assert not any("sent its part" in line for line in least.notes)
+    assert few.agreement["linesearch"].rows_within_0_02 == least.agreement["linesearch"].rows_within_0_02 == 1
+
+
+def test_what_was_prepared_is_not_waited_for(untrained: Path) -> None:
+    overrides = {**FEW, "network.profile": "wan", "network.mbit_per_s": 10, "network.clock": "virtual"}
+    prepared, at_once = (run_scenario(untrained, {**overrides, "prepare": value}) for value in (True, False))
+    assert prepared.guard["linesearch"].bytes_prepare == at_once.guard["linesearch"].bytes_prepare
+    assert prepared.guard["linesearch"].seconds < at_once.guard["linesearch"].seconds
+
+
+def test_bytes_that_no_plan_keeps_to_are_refused_with_file_and_key(untrained: Path) -> None:
+    with pytest.raises(ScenarioError, match=r"linesearch\.max_bytes: found 1000; .* takes at least") as caught:
+        run_scenario(untrained, {**FEW, "guard.linesearch.max_bytes": 1000})
+    assert str(caught.value).startswith(str(untrained))
 
 
 def test_more_samples_than_rows_are_refused_before_training(tmp_path: Path) -> None:

@@ -2,24 +2,33 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from siguard.guard.answer import LABEL_MARGIN
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import SharedDefender
-from siguard.guard.relative import relative_cost, relative_logits
-from siguard.guard.validation import LABEL_MARGIN
+from siguard.guard.iteration import FAR_BELOW, WIDE_INDEX_BITS, exponentials
+from siguard.guard.plan import Plan
+from siguard.guard.schedule_cost import exponentials_cost
+from siguard.guard.schedule_rounds import Depths
+from siguard.guard.shape import Shape
+from siguard.guard.start import start, start_cost
 from siguard.mpc.gate import Cost
 from siguard.mpc.party import Party
-from siguard.mpc.share import Share
-from siguard.mpc.softmax import exp, exp_cost
+from siguard.mpc.share import Additive, Share, as_additive
+from siguard.ring import FRACTION_BITS
 
 
-async def protect(party: Party, logits: Share, defender: SharedDefender, config: GuardConfig) -> Share:
+async def protect(
+    party: Party, logits: Share, defender: SharedDefender, config: GuardConfig, plan: Plan
+) -> Additive:
     """exp(z_i - z_l), 1 + 2^-12 at the label, (batch, C) at 16 bits."""
-    relative = await relative_logits(party.at("relative"), logits)
-    return await exp(party.at("exp"), relative.x) + relative.label * LABEL_MARGIN
+    begun = await start(party.at("start"), logits, plan)
+    others = await exponentials(party.at("exp"), begun.x - begun.label * FAR_BELOW, WIDE_INDEX_BITS)
+    return as_additive(others + begun.label * ((1 << FRACTION_BITS) + LABEL_MARGIN))
 
 
-def cost(batch: int, shape: Sequence[int], config: GuardConfig) -> Cost:
-    """Declared cost of `protect`; shape: widths of h from C to 1."""
-    return relative_cost(batch, shape[0]) + exp_cost(batch * shape[0])
+def cost(shape: Shape, config: GuardConfig) -> Cost:
+    """Declared cost of `protect`."""
+    total = start_cost(shape.batch, shape.classes, shape.plan) + exponentials_cost(
+        shape.batch * shape.classes, WIDE_INDEX_BITS
+    )
+    return total.with_rounds(Depths(shape).start() + 1)

@@ -5,56 +5,60 @@ Source: SIGuard (Wang, Liu, Lai, Yi, Yuan, NDSS 2025); full gradient, exact soft
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
+from siguard.guard.answer import chosen_answer
+from siguard.guard.classifier import Classifier
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import SharedDefender
+from siguard.guard.iteration import first_step, gradient_bits, walk
 from siguard.guard.lanes import lanes_of
-from siguard.guard.optimisation import optimise
-from siguard.guard.optimisation_cost import optimise_cost
-from siguard.guard.relative import relative_cost, relative_logits
-from siguard.guard.validation import LABEL_MARGIN, choose, choose_cost, validate, validate_cost
-from siguard.mpc.arithmetic import deal_cost, exchange_cost, remask
-from siguard.mpc.conversion import bit_product
+from siguard.guard.plan import Plan
+from siguard.guard.schedule_cost import chosen_answer_cost, first_step_cost, sequential_cost, walk_cost
+from siguard.guard.schedule_rounds import Depths
+from siguard.guard.sequential import sequential_answer
+from siguard.guard.shape import Shape
+from siguard.guard.start import start, start_cost
+from siguard.guard.step_ranges import Reach, TermWeights
 from siguard.mpc.gate import Cost
 from siguard.mpc.party import Party
-from siguard.mpc.share import Share, as_additive
-from siguard.mpc.softmax import exp, exp_cost
+from siguard.mpc.share import Additive, Share
 
 
-async def protect(party: Party, logits: Share, defender: SharedDefender, config: GuardConfig) -> Share:
+async def protect(
+    party: Party, logits: Share, defender: SharedDefender, config: GuardConfig, plan: Plan
+) -> Additive:
     """softmax(z + best), unnormalised: E_i = q_i / q_l with 1 + 2^-12 at the label, (batch, C).
 
     The factor is a function of the answer, so the receiver divides and learns nothing by it.
     """
     full = config.resolved()
     assert full.outer is not None  # noqa: S101 - for the type checker
-    relative = await relative_logits(party.at("relative"), logits)
     lanes = lanes_of(full.outer)
-    x = await optimise(party.at("optimise"), relative, defender, full, lanes)
-    x = Share.concatenate([relative.x[:, None], x], axis=1)
-    E = await exp(party.at("candidates"), x)
-    ok = await validate(party.at("validate"), E, relative.label, defender)
-    chosen = await choose(party.at("choose"), ok, lanes, full.outer)
-    gain = await bit_product(party.at("answer"), chosen[:, :, None], E[:, 1:] - E[:, :1])
-    answer = await remask(party.at("answer"), gain.sum(1) + as_additive(E[:, 0]))
-    party.observe("chosen", chosen)
+    reach = Reach(full, lanes)
+    classifier = Classifier(defender, plan)
+    begun = await start(party.at("start"), logits, plan)
+    bits = gradient_bits(TermWeights(full, lanes), classifier, full, lanes, 0)
+    first = await first_step(party.at("first"), begun, classifier, bits, reach, plan)
+    party.observe("start", begun.x)
+    party.observe("label", begun.label)
+    if plan.sequential:
+        return await sequential_answer(party.at("runs"), first, begun.label, classifier, full, lanes, reach, plan)
+    label = begun.label.reshape(begun.label.shape[0], 1, -1)
+    x = await walk(party.at("optimise"), label, first, classifier, full, lanes, reach, plan)
     party.observe("x", x)
-    return answer + relative.label * LABEL_MARGIN
+    return await chosen_answer(party.at("answer"), first, x, begun.label, classifier, lanes, reach, plan)
 
 
-def cost(batch: int, shape: Sequence[int], config: GuardConfig) -> Cost:
-    """Declared cost of `protect`; shape: widths of h from C to 1."""
+def cost(shape: Shape, config: GuardConfig) -> Cost:
+    """Declared cost of `protect`."""
     full = config.resolved()
     assert full.outer is not None  # noqa: S101 - for the type checker
     lanes = lanes_of(full.outer)
-    every = batch * len(lanes) * shape[0]
-    return (
-        relative_cost(batch, shape[0])
-        + optimise_cost(batch, shape, full, lanes)
-        + exp_cost(every + batch * shape[0])
-        + validate_cost(batch, len(lanes), shape)
-        + choose_cost(batch, full.outer)
-        + deal_cost(2 * every, 8)
-        + exchange_cost(batch * shape[0], 8)
-    )
+    reach = Reach(full, lanes)
+    start = start_cost(shape.batch, shape.classes, shape.plan) + first_step_cost(shape)
+    depths = Depths(shape, reach)
+    if shape.plan.sequential:
+        total = start + sequential_cost(shape, full, lanes)
+        return total.with_rounds(depths.sequential(full, depths.first_step(), full.outer))
+    first = depths.first_step()
+    rounds = depths.chosen_answer(depths.walk(full, first, 0), first, len(lanes), full.outer)
+    return (start + walk_cost(shape, full, lanes) + chosen_answer_cost(shape, full, lanes)).with_rounds(rounds)

@@ -19,7 +19,7 @@ _ZERO_SESSION = bytes(16)
 
 
 @contextmanager
-def _at_address(other: Callable[[PairwiseRandomness, str, str, str], tuple[str, str]]) -> Iterator[None]:
+def at_address(other: Callable[[PairwiseRandomness, str, str, str], tuple[str, str]]) -> Iterator[None]:
     """Draw at (purpose, path) = other(randomness, pair, purpose, path), with the check for reuse off."""
     shipped = PairwiseRandomness.draw
 
@@ -36,17 +36,17 @@ def _at_address(other: Callable[[PairwiseRandomness, str, str, str], tuple[str, 
 
 def steps_share_masks() -> AbstractContextManager[None]:
     """The step path is not part of an address: gates of one kind have one mask."""
-    return _at_address(lambda randomness, pair, purpose, path: (purpose, ""))
+    return at_address(lambda randomness, pair, purpose, path: (purpose, ""))
 
 
 def loop_index_ignored() -> AbstractContextManager[None]:
     """The index of a loop, or of a component, is not part of an address."""
-    return _at_address(lambda randomness, pair, purpose, path: (purpose, _INDEX.sub("", path)))
+    return at_address(lambda randomness, pair, purpose, path: (purpose, _INDEX.sub("", path)))
 
 
 def purpose_ignored() -> AbstractContextManager[None]:
     """The purpose is not part of an address: r0 of an opening is t0 of its view."""
-    return _at_address(lambda randomness, pair, purpose, path: ("", path))
+    return at_address(lambda randomness, pair, purpose, path: ("", path))
 
 
 def call_order() -> AbstractContextManager[None]:
@@ -57,7 +57,7 @@ def call_order() -> AbstractContextManager[None]:
         calls[pair] += 1
         return "", str(calls[pair])
 
-    return _at_address(next_call)
+    return at_address(next_call)
 
 
 # Keys -------------------------------------------------------------------------------------------------------

@@ -1,12 +1,12 @@
 """The controls: what is broken, which rung must notice it, and where such a bug is on record.
 
-Two tables: those that the plan of the harness names, and classes of bug that changelogs, issue trackers and
-catalogues of pitfalls record of other systems, as far as they have a counterpart here.
+Three tables: those that the plan of the harness names; classes of bug that changelogs, issue trackers and
+catalogues of pitfalls record of other systems, as far as they have a counterpart here; and leaks of function keys.
 """
 
 from __future__ import annotations
 
-from siguard.proofsim.controls import addresses, deployment, masks, openings
+from siguard.proofsim.controls import addresses, deployment, keys, masks, openings
 from siguard.proofsim.controls.control import Control
 
 PLANNED = (
@@ -203,5 +203,44 @@ RECORDED = (
     ),
 )
 
+KEYS = (
+    Control(
+        "corrections of a key not masked",
+        "exact",
+        "Function keys: one root is no secret, so that the other party expands both keys.",
+        keys.corrections_not_masked,
+    ),
+    Control(
+        "one root for all keys of a call",
+        "simulation",
+        "Function keys: a batch with one seed. Truth tables have no root: the bytes of keys must show it.",
+        keys.one_root_for_all_keys,
+    ),
+    Control(
+        "share of a truth table used in two steps",
+        "exact",
+        "Function keys: a root without its step in its address, as preprocessing that is used twice.",
+        keys.root_in_two_steps,
+    ),
+    Control(
+        "one mask for a ReLU's value and its bit",
+        "exact",
+        "Function keys: both come of one key and go out in one exchange.",
+        keys.one_mask_for_value_and_bit,
+    ),
+    Control(
+        "bit of a threshold opened",
+        "exact",
+        "Function keys: a branch on a comparison in place of a selection.",
+        keys.threshold_bit_opened,
+    ),
+    Control(
+        "window that begins at the secret index",
+        "exact",
+        "Function keys: a table that is read only where it is needed, an access pattern.",
+        keys.window_begins_at_the_index,
+    ),
+)
+
 #: All of them, in the order in which they are reported.
-CONTROLS: tuple[Control, ...] = PLANNED + RECORDED
+CONTROLS: tuple[Control, ...] = PLANNED + RECORDED + KEYS

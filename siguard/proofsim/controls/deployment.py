@@ -16,9 +16,9 @@ import structlog.testing
 from siguard.actors.mailbox import Mailbox
 from siguard.actors.server import Server
 from siguard.actors.session import ServerSession
-from siguard.mpc.compare import one_hot_ranks
+from siguard.mpc.compare import win_counts
 from siguard.mpc.party import Party
-from siguard.mpc.share import Share
+from siguard.mpc.share import Opened, Share
 from siguard.proofsim.patching import replaced, replaced_method
 from siguard.ring import BYTES, Ring, RingArray
 from siguard.transport.frame import Frame
@@ -62,17 +62,17 @@ def length_depends_on_the_value() -> Iterator[None]:
 @contextmanager
 def secret_in_a_log_line() -> Iterator[None]:
     """Each server logs its part of the values it ranks."""
-    shipped = one_hot_ranks
+    shipped = win_counts
 
     @wraps(shipped)
-    async def leaky(party: Party, x: Share, ranks: int = 1) -> Share:
+    async def leaky(party: Party, x: Share, *rest: Any, **options: Any) -> Opened:
         structlog.get_logger("siguard").warning("ranking", role=party.role, part=str(x.first))
-        return await shipped(party, x, ranks)
+        return await shipped(party, x, *rest, **options)
 
     with ExitStack() as stack:
         # Kept from the terminal; who wants to see what is logged captures it inside.
         stack.enter_context(structlog.testing.capture_logs())
-        stack.enter_context(replaced(one_hot_ranks, leaky))
+        stack.enter_context(replaced(win_counts, leaky))
         yield
 
 

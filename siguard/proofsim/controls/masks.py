@@ -162,7 +162,8 @@ class _Redrawn(ServerSession):
         return self._change(fresh, ring, shape)
 
 
-def _with_masks(party: Party, change: Change) -> Party:
+def with_masks(party: Party, change: Change) -> Party:
+    """The same party with other masks."""
     assert isinstance(party.channel, ServerSession)  # noqa: S101 - protocols run on nothing else
     return Party(party.role, _Redrawn(party.channel, change), party.path)
 
@@ -176,7 +177,7 @@ def output_mask_of_an_input() -> Iterator[None]:
         # By their names in the module, so that simulators stand around the inner gates.
         opened = await arithmetic.open_additive(party, product(x, y))
         x0 = x.first if party.role == 0 else x.second
-        again = _with_masks(party, lambda fresh, ring, shape: np.broadcast_to(x0, shape))
+        again = with_masks(party, lambda fresh, ring, shape: np.broadcast_to(x0, shape))
         return await arithmetic.view(again, opened, shift)
 
     with replaced(multiply, leaky):
@@ -195,7 +196,7 @@ def one_mask_for_bit_and_value() -> Iterator[None]:
 
     @wraps(shipped)
     async def leaky(party: Party, bit: Share, y: Share) -> Additive:
-        return await shipped(_with_masks(party, twice), bit, y)
+        return await shipped(with_masks(party, twice), bit, y)
 
     with replaced(bit_product, leaky):
         yield

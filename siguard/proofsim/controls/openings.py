@@ -5,20 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import wraps
+from typing import Any
 
 import numpy as np
 
 from siguard.actors.session import ServerSession
-from siguard.guard.config import GuardConfig
-from siguard.guard.defender import SharedDefender
+from siguard.guard.answer import _from_table, choice_table
+from siguard.guard.iteration import FirstStep, walk
 from siguard.guard.lanes import Lane
-from siguard.guard.optimisation import optimise
-from siguard.guard.relative import RelativeLogits
-from siguard.guard.validation import choose
-from siguard.mpc.arithmetic import view
+from siguard.mpc.arithmetic import remask, view
 from siguard.mpc.conversion import bit_multiply, select
 from siguard.mpc.party import Party
-from siguard.mpc.share import Opened, Share
+from siguard.mpc.share import Additive, Opened, Share, as_additive
 from siguard.proofsim.patching import replaced, replaced_method
 from siguard.ring import Ring, RingArray
 from siguard.transport.frame import Kind
@@ -62,39 +60,33 @@ def condition_opened() -> Iterator[None]:
 @contextmanager
 def acceptance_opened() -> Iterator[None]:
     """c3 and the learning rate follow the accept bits in the clear, as in the published loop."""
+    shipped = _from_table
 
-    @wraps(choose)
-    async def leaky(party: Party, ok: Share, lanes: Sequence[Lane], outer: int) -> Share:
-        accepted, depth = await tell_servers(party.at("accepted"), ok)
-        chosen = np.zeros(accepted.shape, np.uint8)
-        index = {(lane.run, lane.accepted): position for position, lane in enumerate(lanes)}
-        for row, bits in enumerate(accepted):
-            taken: list[int] = []
-            for run in range(outer):
-                lane = index[run, len(taken)]
-                if bits[lane]:
-                    taken.append(lane)
-            chosen[row, taken[-1:]] = 1
-        return _at_depth(ok * 0 + chosen, depth)
+    @wraps(shipped)
+    async def leaky(party: Party, ok: Additive, gains: Share, lanes: Sequence[Lane]) -> Additive:
+        bits = await remask(party.at("accepted"), ok)
+        accepted, depth = await tell_servers(party.at("told"), bits)
+        powers = 1 << np.arange(len(lanes))
+        party.observe("pattern", (bits * powers).sum(-1))
+        chosen = choice_table(tuple(lanes))[(accepted * powers).sum(axis=-1)]
+        return as_additive(_at_depth((gains * chosen[:, :, None]).sum(1), depth))
 
-    with replaced(choose, leaky):
+    with replaced(shipped, leaky):
         yield
 
 
 @contextmanager
 def noise_revealed() -> Iterator[None]:
     """The servers are told the noise of every run."""
-    shipped = optimise
+    shipped = walk
 
     @wraps(shipped)
-    async def leaky(
-        party: Party, relative: RelativeLogits, defender: SharedDefender, config: GuardConfig, lanes: Sequence[Lane]
-    ) -> Share:
-        x = await shipped(party, relative, defender, config, lanes)
-        await tell_servers(party.at("noise"), x - relative.x[:, None].broadcast(*x.shape))
+    async def leaky(party: Party, label: Share, first: FirstStep, *rest: Any, **options: Any) -> Share:
+        x = await shipped(party, label, first, *rest, **options)
+        await tell_servers(party.at("noise"), x - first.x.broadcast(*x.shape))
         return x
 
-    with replaced(optimise, leaky):
+    with replaced(shipped, leaky):
         yield
 
 

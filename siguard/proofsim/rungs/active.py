@@ -25,6 +25,7 @@ _CONFIGS = {
     "label": GuardConfig("label"),
     "linesearch": GuardConfig("linesearch"),
     "none": GuardConfig("none"),
+    "decay": GuardConfig("decay", inner=1),
     "siguard": GuardConfig("siguard", outer=1, inner=1),
 }
 _CHANGED = (

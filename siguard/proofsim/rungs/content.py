@@ -25,7 +25,7 @@ from siguard.proofsim.claims import Claim, Corrupted, Scope
 from siguard.proofsim.compared import compare_with_simulated, differences, member_views, tell_apart
 from siguard.proofsim.distinguisher import Distinguished
 from siguard.proofsim.ideal import FreshParts, OwnParts, RecordedParts, same_parts
-from siguard.proofsim.membership import MANY_ROWS, ROWS
+from siguard.proofsim.membership import FEWER_ROWS, MANY_ROWS, ROWS
 from siguard.proofsim.queries import Networks, Query, WorldRun, run_ideal, run_real, share_networks
 from siguard.proofsim.recordings import FULL, QUICK, Recording, record, small_networks
 from siguard.proofsim.replay import replay
@@ -61,7 +61,7 @@ def check(scope: Scope) -> Iterator[Claim]:
             yield _coupled(policy, config, server, scope.seed)
             for seed in range(scope.seed, scope.seed + (3 if scope.full else 1)):
                 yield from _membership(policy, server, sets, seed, MANY_ROWS if scope.full else ROWS)
-            yield _alike(policy, server, scope.seed)
+            yield _alike(policy, server, scope.seed, ROWS if scope.full else FEWER_ROWS)
 
 
 def battery(seed: int) -> Iterator[Claim]:
@@ -252,16 +252,16 @@ def _membership(policy: str, server: str, sets: Sequence[Corrupted], seed: int, 
     yield from _for_all(_told_apart(text, planted, advantage, leak=True), sets)
 
 
-def _alike(policy: str, server: str, seed: int) -> Claim:
+def _alike(policy: str, server: str, seed: int, rows: int) -> Claim:
     """Real and simulated views of a batch: what is received at each step, and rows as a whole."""
-    outcomes = compare_with_simulated(policy, server, seed, ALPHA)
+    outcomes = compare_with_simulated(policy, server, seed, ALPHA, rows)
     level = ALPHA / len(outcomes)
     problem = next((one.lacks for one in outcomes if one.lacks), "")
     alarm = next((one for one in outcomes if one.p_value < level), None)
     if alarm is not None:
         problem = f"{alarm.what} (p = {alarm.p_value:.1e})"
     text = f"real and simulated views alike: {policy}"
-    return _claim(text, Corrupted(server, False), ROWS, problem, max(one.detectable for one in outcomes))
+    return _claim(text, Corrupted(server, False), rows, problem, max(one.detectable for one in outcomes))
 
 
 def _told_apart(text: str, result: Distinguished, advantage: float, *, leak: bool) -> Claim:

@@ -87,6 +87,8 @@ def check(scope: Scope) -> list[Claim]:
 def _config(policy: str, full: bool) -> GuardConfig:
     if policy == "siguard":
         return GuardConfig(policy, outer=2, inner=3 if full else 1)
+    if policy == "decay":
+        return GuardConfig(policy, inner=3 if full else 2)
     return GuardConfig(policy)
 
 
