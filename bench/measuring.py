@@ -11,7 +11,7 @@ from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any, Self, TextIO
 
 import trio
 from rich.box import SIMPLE_HEAD
@@ -30,7 +30,7 @@ class Spread:
     most: float
 
     @classmethod
-    def of(cls, figures: Sequence[float]) -> Spread:
+    def of(cls, figures: Sequence[float]) -> Self:
         """Of at least one figure."""
         return cls(statistics.median(figures), min(figures), max(figures))
 

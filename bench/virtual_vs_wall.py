@@ -13,7 +13,6 @@ from __future__ import annotations
 import argparse
 import json
 import os
-import statistics
 import sys
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -23,6 +22,7 @@ from typing import Literal
 import numpy as np
 import structlog
 import trio
+from measuring import Spread
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
@@ -43,18 +43,8 @@ _Costs = Literal["table", "measured"]
 _WARM_UP = 3
 
 
-@dataclass(frozen=True)
-class Seconds:
+class Seconds(Spread):
     """Seconds of several calls."""
-
-    median: float
-    least: float
-    most: float
-
-    @classmethod
-    def of(cls, calls: Sequence[float]) -> Seconds:
-        """Their median and spread."""
-        return cls(statistics.median(calls), min(calls), max(calls))
 
     def __str__(self) -> str:
         return f"{self.median:.3f} ({self.least:.3f}-{self.most:.3f})"

@@ -19,10 +19,7 @@ from siguard.errors import InputError
 if TYPE_CHECKING:
     import numpy.typing as npt
 
-    from siguard.actors.result import GuardResult
     from siguard.deploy.file import DeploymentFile
-    from siguard.deploy.user import User
-    from siguard.guard.config import GuardConfig
 
 
 def query(
@@ -67,8 +64,10 @@ def query(
         async def ask() -> None:
             from siguard.deploy.user import connect
 
-            async with connect(deployment, identity) as service:
-                result = await _ask(service, rows, wanted, model, execution)
+            async with connect(deployment, identity) as connected:
+                service = await connected.service(wanted, model)
+                # What was signed does not say how it is computed.
+                result = await connected.query(rows, service.config.with_values(**execution), service=service)
             if out is not None or not json:
                 _write_rows(result.confidences, out)
             if json:
@@ -109,28 +108,6 @@ def _options_named() -> Iterator[None]:
             if error.message.startswith(f"{field}:"):
                 raise InputError(option + error.message[len(field) :]) from None
         raise
-
-
-async def _ask(
-    user: User,
-    rows: npt.NDArray[Any],
-    wanted: GuardConfig | str | None,
-    model: str | None,
-    execution: dict[str, Any],
-) -> GuardResult:
-    """The answer, computed as asked; a policy's name stands for the signed configuration of that policy."""
-    from siguard.guard.config import GuardConfig
-
-    if execution and not isinstance(wanted, GuardConfig):
-        offered = await user.services()
-        meant = [one for one in offered if one.model and model in (None, one.label, one.model.hex())]
-        meant = [one for one in meant if wanted in (None, one.config.policy)]
-        if len(meant) == 1:
-            return await user.query(rows, meant[0].config.with_values(**execution), service=meant[0])
-    elif isinstance(wanted, GuardConfig):
-        wanted = wanted.with_values(**execution)
-    # Where several or none are meant, this says which there are.
-    return await user.query(rows, wanted, model=model)
 
 
 # Files -------------------------------------------------------------------------------------------------------

@@ -93,6 +93,10 @@ class User:
             common = found if common is None else common & found
         return sorted(common or (), key=lambda one: (one.label, one.model, repr(one.config)))
 
+    async def service(self, config: GuardConfig | str | None = None, model: str | None = None) -> Service:
+        """The one service that is meant: see `query`."""
+        return _choose(await self.services(), config, model)
+
     async def query(
         self,
         features: npt.ArrayLike,
@@ -112,7 +116,7 @@ class User:
         Raises `InputError`, `PolicyError` before anything is shared, `ProtocolError` when a party fails.
         """
         if service is None:
-            service = _choose(await self.services(), config, model)
+            service = await self.service(config, model)
         values = check_feature_array(features, service.widths[0])
         planned = self._plan(service, len(values), config)
         value = encode(values, FRACTION_BITS, service.feature_limit)
@@ -154,7 +158,7 @@ class User:
         """
         check_prepare(batch, count)
         if service is None:
-            service = _choose(await self.services(), config, model)
+            service = await self.service(config, model)
         planned = self._plan(service, int(batch), config)
         await self._client.prepare(
             {

@@ -40,7 +40,7 @@ TABLE_LANES = 6
 
 
 async def validated(
-    party: Party, first: FirstStep, x: Share, label: Share, classifier: Classifier, reach: Reach, plan: Plan
+    party: Party, first: FirstStep, x: Share, label: Share, classifier: Classifier, reach: Reach
 ) -> tuple[Share, Additive]:
     """E of every lane, (batch, lanes, C) at 16 bits; and its accept bit, (batch, lanes), additive in `BITS`.
 
@@ -52,13 +52,13 @@ async def validated(
 
     async def conditions() -> Share:
         kept, signs = await side_by_side(
-            lambda: label_kept(party.at("kept"), x, others, reach, plan, BITS),
-            lambda: own_signs(party.at("own"), first.logit.opened, classifier, plan),
+            lambda: label_kept(party.at("kept"), x, others, reach, classifier.plan, BITS),
+            lambda: own_signs(party.at("own"), first.logit.opened, classifier),
         )
         return Share.concatenate([kept[None], await multiply(party.at("sides"), kept, signs)])
 
     logit, bits = await side_by_side(lambda: classifier.logit(party.at("h"), E, E.sum(-1)[..., None]), conditions)
-    return E, await _accepted(party.at("accepted"), classifier.sign_of(logit), bits, plan)
+    return E, await _accepted(party.at("accepted"), classifier.sign_of(logit), bits, classifier.plan)
 
 
 async def chosen_answer(
@@ -69,13 +69,12 @@ async def chosen_answer(
     classifier: Classifier,
     lanes: Sequence[Lane],
     reach: Reach,
-    plan: Plan,
 ) -> Additive:
     """E of the chosen lane, or the undefended one where none was accepted: (batch, C) at 16 bits, additive.
 
     1 + 2^-12 at the label.  Rounds: 7 with keys and up to three outer runs; the reveal is the eighth.
     """
-    E, ok = await validated(party, first, x, label, classifier, reach, plan)
+    E, ok = await validated(party, first, x, label, classifier, reach)
     gains = E - first.E
     if len(lanes) <= TABLE_LANES:
         gain = await _from_table(party.at("choice"), ok, gains, lanes)
@@ -112,9 +111,9 @@ def kept_ring(classes: int) -> Ring:
     return ring((3 * classes).bit_length())
 
 
-async def own_signs(party: Party, logit: Opened, classifier: Classifier, plan: Plan) -> Share:
+async def own_signs(party: Party, logit: Opened, classifier: Classifier) -> Share:
     """[h0 > 0] and [h0 < 0] of the undefended answer: (2, batch, 1) in `BITS`.  1 round with keys."""
-    bits = await at_least(party, classifier.sign_of(logit), [1, 0], target=BITS, by=plan.beside)
+    bits = await at_least(party, classifier.sign_of(logit), [1, 0], target=BITS, by=classifier.plan.beside)
     signs = await remask(party, Additive.concatenate([bits[..., 0, 0][None], bits[..., 1, 0][None]]))
     return Share.concatenate([signs[:1], 1 - signs[1:]])
 

@@ -216,7 +216,7 @@ def _layer_cost(rows: int, width: int, ring_bits: int, more: int, by: Way, *, bi
 
 
 def classifier_cost(rows: int, shape: Sequence[int], magnitude_bits: Sequence[int], plan: Plan) -> Cost:
-    """Declared cost of `Classifier.logit`; shape: widths of h from C to 1."""
+    """Declared frames and bytes of `Classifier.logit`; shape: widths of h from C to 1."""
     total = exchange_cost(rows, 8)
     for layer, width in enumerate(shape[1:-1]):
         ring_bits = sign_ring_bits(magnitude_bits[layer], shape[0])
@@ -225,7 +225,7 @@ def classifier_cost(rows: int, shape: Sequence[int], magnitude_bits: Sequence[in
 
 
 def gradient_cost(rows: int, shape: Sequence[int], magnitude_bits: Sequence[int], plan: Plan) -> Cost:
-    """Declared cost of `Classifier.with_gradient`."""
+    """Declared frames and bytes of `Classifier.with_gradient`; it and `logit` wait as `schedule_rounds` says."""
     n, by = rows * shape[0], plan.hidden
     rings = [sign_ring_bits(bits, shape[0]) for bits in magnitude_bits]
     # Where not by key the sign of h is taken here, beside the gradient.
@@ -235,8 +235,8 @@ def gradient_cost(rows: int, shape: Sequence[int], magnitude_bits: Sequence[int]
     if plan.folded and can_be_folded(shape):
         first, second = (_layer_cost(rows, shape[layer + 1], rings[layer], 0, by, bits=True) for layer in range(2))
         wide = n * shape[2]
-        folded = product_cost(wide, 8).beside(product_cost(rows * shape[2], 8)) + product_cost(wide, 8)
-        return first.beside(product_cost(n, 8)) + second.beside(folded) + logit.beside(product_cost(n, 8))
+        folded = product_cost(wide, 8) * 2 + product_cost(rows * shape[2], 8)
+        return first + second + folded + logit + product_cost(n, 8) * 2
     last = len(shape) - 3
     total = Cost()
     for layer, width in enumerate(shape[1:-1]):
@@ -246,4 +246,4 @@ def gradient_cost(rows: int, shape: Sequence[int], magnitude_bits: Sequence[int]
     masked = product_cost if by is Way.KEY else bit_multiply_cost
     for width in shape[1:-2]:
         back += product_cost(rows * width, 8) + masked(rows * width, 8)
-    return total + logit.beside(back)
+    return total + logit + back

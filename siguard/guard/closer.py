@@ -12,16 +12,15 @@ from siguard.guard.answer import LABEL_MARGIN, label_kept
 from siguard.guard.classifier import OPENED_BITS, Classifier
 from siguard.guard.config import DECAY_TOLERANCE
 from siguard.guard.iteration import FirstStep, exponentials
-from siguard.guard.plan import Plan
 from siguard.guard.shape import Shape
 from siguard.guard.step_ranges import Reach
-from siguard.mpc.arithmetic import deal_wire, multiply, open_additive, remask, view
+from siguard.mpc.arithmetic import multiply, open_additive, remask, view
 from siguard.mpc.concurrency import side_by_side
 from siguard.mpc.party import Party
 from siguard.mpc.products import product
 from siguard.mpc.share import Additive, Opened, Share, as_additive
-from siguard.mpc.thresholds import at_least
-from siguard.ring import FRACTION_BITS, Z64, RingArray, ring
+from siguard.mpc.thresholds import at_least, selected_form
+from siguard.ring import FRACTION_BITS, Z64, ring
 
 #: 1 / tolerance is this power of 2; the difference is opened with as many bits more than a product.
 _TOLERANCE_BITS = round(-log2(DECAY_TOLERANCE))
@@ -40,7 +39,7 @@ def check_closer(shape: Shape) -> None:
 
 
 async def closer_answer(
-    party: Party, first: FirstStep, x: Share, label: Share, classifier: Classifier, reach: Reach, plan: Plan
+    party: Party, first: FirstStep, x: Share, label: Share, classifier: Classifier, reach: Reach
 ) -> Additive:
     """E of the one lane where it is accepted, else the undefended one: (batch, C) at 16 bits, additive.
 
@@ -53,52 +52,44 @@ async def closer_answer(
     S, own_S = E.sum(-1), first.E.sum(-1)
 
     async def gains() -> Share:
-        kept = await label_kept(party.at("kept"), x, others, reach, plan, Z64)
+        kept = await label_kept(party.at("kept"), x, others, reach, classifier.plan, Z64)
         party.observe("kept", kept)
         return await multiply(party.at("gains"), kept[..., None], E - first.E)
 
     async def own() -> Share:
-        return await _magnitude(party.at("own"), first.logit.opened, classifier, plan)
+        return await _magnitude(party.at("own"), first.logit.opened, classifier)
 
     logit, gain, magnitude = await side_by_side(
         lambda: classifier.logit(party.at("h"), E, S[..., None]), gains, own
     )
-    difference = await _difference(party.at("closer"), logit, S, magnitude, own_S, classifier, plan)
+    difference = await _difference(party.at("closer"), logit, S, magnitude, own_S, classifier)
     compared = difference.reduce(_DIFFERENCE_SHIFT, DIFFERENCE_RING)
-    beyond = await at_least(party.at("accepted"), compared, [0], gain, by=plan.direct)
+    beyond = await at_least(party.at("accepted"), compared, [0], gain, by=classifier.plan.direct)
     party.observe("difference", difference)
     answer = as_additive(gain) - beyond[..., 0, 1:]
     return answer[:, 0] + (first.E[:, 0] + label * LABEL_MARGIN)
 
 
-async def _magnitude(party: Party, logit: Opened, classifier: Classifier, plan: Plan) -> Share:
+async def _magnitude(party: Party, logit: Opened, classifier: Classifier) -> Share:
     """|S0 h0| at 16 bits.  1 round with keys."""
     h = await view(party.at("value"), logit, OPENED_BITS - FRACTION_BITS)
-    positive = await at_least(party.at("sign"), classifier.sign_of(logit), [1], h[..., None], by=plan.beside)
+    positive = await at_least(
+        party.at("sign"), classifier.sign_of(logit), [1], h[..., None], by=classifier.plan.beside
+    )
     return await remask(party, positive[..., 0, 1] * 2 - as_additive(h))
 
 
 async def _difference(
-    party: Party, logit: Opened, S: Share, magnitude: Share, own_S: Share, classifier: Classifier, plan: Plan
+    party: Party, logit: Opened, S: Share, magnitude: Share, own_S: Share, classifier: Classifier
 ) -> Opened:
     """2^9 (|S h| S0 - |S0 h0| S) - S S0, opened, at 32 bits; below 0 where the noise is accepted.
 
-    |S h| S0 = (2 b - 1) S h S0, b = [h > 0], linear in b (1, S h, S0, the product of their masks).
-    1 round with keys.
+    |S h| S0 = (2 b - 1) S h S0, b = [h > 0].  1 round with keys.
     """
     h = await view(party.at("value"), logit, OPENED_BITS - FRACTION_BITS)
 
-    def masks() -> RingArray:
-        return Z64.mul(h.mask(), own_S.mask())
-
-    both = await deal_wire(party.at("masks"), Z64, h.shape, masks, max(h.depth, own_S.depth))
-    wires = Share.concatenate([wire[..., None] for wire in (h, own_S, both)], axis=-1)
-    terms = (await at_least(party.at("sign"), classifier.sign_of(logit), [1], wires, by=plan.direct))[..., 0, :]
-    crossed = terms[..., 3]
-    if not party.is_dealer:
-        bit, by_h, by_S = (terms.value[..., word] for word in range(3))
-        ah, aS = h.masked(), own_S.masked()
-        value = ah * by_S + aS * by_h - ah * aS * bit + crossed.value
-        crossed = Additive(party.role, Z64, value, crossed.depth, dealer_part=False)
-    grown = crossed * 2 - product(h, own_S) - product(magnitude, S)
+    *_, crossed = await selected_form(
+        party.at("sign"), classifier.sign_of(logit), Z64.mul, h[..., None], own_S[..., None], classifier.plan.direct
+    )
+    grown = crossed[..., 0] * 2 - product(h, own_S) - product(magnitude, S)
     return await open_additive(party.at("difference"), grown * (1 << _TOLERANCE_BITS) - product(S, own_S))

@@ -27,7 +27,7 @@ from siguard.guard.iteration import PACE_BITS
 from siguard.guard.lanes import Lane, lanes_of
 from siguard.guard.shape import Shape
 from siguard.guard.start import LOGIT_BITS
-from siguard.guard.step_ranges import TermWeights, largest_sum
+from siguard.guard.step_ranges import largest_sum
 from siguard.mpc.splines import ARGUMENT_BITS, CELL_BITS, EXP_BITS, EXP_WINDOW, LOG_BITS
 from siguard.ring import FRACTION_BITS
 
@@ -169,17 +169,16 @@ class _Call:
         """All steps and the validation.  walked: one for all ``lanes`` where it is secret which of them it is."""
         assert config.inner is not None  # noqa: S101 - for the type checker
         C, rows = self.shape.classes, self.shape.batch * len(walked)
-        weights = TermWeights(config, lanes)
         for step in range(config.inner):
             if step > 0:
-                W = largest_sum(C, config, lanes, step)
+                W = largest_sum(config, lanes, step)
                 # E, w, and where the label is lost exp(-lag) <= W: others together are as likely as the label.
                 self._exponentials(rows, C - 1 + 2 * W)
                 self._gradient(rows, W)
-                if weights.c3.any():
+                if config.c3:
                     self._add("terms/close/weights", rows * W * self._sum, _PRODUCT)
                     self._add("terms/close/product", rows * 2 * W * self._sum, _PRODUCT)
-                if weights.c2.any():
+                if config.c2:
                     self._keep_label(rows, W)
             self._move(config, walked, step)
         self._add("candidates", rows * (C - 1) * _ROUNDED, EXP_BITS)

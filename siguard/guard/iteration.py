@@ -26,9 +26,8 @@ from siguard.guard.classifier import Classifier, Logit
 from siguard.guard.config import GuardConfig
 from siguard.guard.lanes import Lane
 from siguard.guard.move import step_of
-from siguard.guard.plan import Plan
 from siguard.guard.start import Start, floored
-from siguard.guard.step_ranges import Reach, TermWeights, largest_sum
+from siguard.guard.step_ranges import Reach, TermWeights, first_gradient_bits, largest_sum
 from siguard.guard.terms import Reference, Softmax, other_terms, reference_log_sum
 from siguard.mpc.arithmetic import multiply, open_additive, view
 from siguard.mpc.concurrency import side_by_side
@@ -86,20 +85,19 @@ async def exponentials(party: Party, x: Share, bits: int) -> Share:
     return await view(party, opened, EXP_BITS - FRACTION_BITS)
 
 
-async def first_step(
-    party: Party, start: Start, classifier: Classifier, gradient_bits: int, reach: Reach, plan: Plan
-) -> FirstStep:
+async def first_step(party: Party, start: Start, classifier: Classifier, reach: Reach) -> FirstStep:
     """What comes before the first step is taken.  6 rounds with keys and two hidden layers."""
     batch, classes = start.x.shape
     label = start.label.reshape(batch, 1, classes)
     x = start.x.reshape(batch, 1, classes) - label * FAR_BELOW
     lag = start.gap.reshape(batch, 1, 1)
+    bits = first_gradient_bits(classes, classifier.defender.gradient_bits)
     soft = await _softmax(party.at("exp"), [x, x - lag], label, WIDE_INDEX_BITS)
     (logit, R), change, bounded, log_sum = await side_by_side(
-        lambda: classifier.with_gradient(party.at("h"), soft.E, soft.S, soft.w, gradient_bits),
-        lambda: _log_weights(party.at("lag"), soft.w, plan),
-        lambda: floored(party.at("floor"), Share.concatenate([start.x, start.gap], axis=-1), plan),
-        lambda: reference_log_sum(party.at("log"), soft.S, plan),
+        lambda: classifier.with_gradient(party.at("h"), soft.E, soft.S, soft.w, bits),
+        lambda: _log_weights(party.at("lag"), soft.w),
+        lambda: floored(party.at("floor"), Share.concatenate([start.x, start.gap], axis=-1), classifier.plan),
+        lambda: reference_log_sum(party.at("log"), soft.S),
     )
     x = bounded[:, :classes].reshape(batch, 1, classes) - label * (reach.offset << ARGUMENT_BITS)
     return FirstStep(soft.E, logit, R, x, bounded[:, classes:].reshape(batch, 1, 1) + change, log_sum)
@@ -113,7 +111,6 @@ async def walk(
     config: GuardConfig,
     lanes: Sequence[Lane],
     reach: Reach,
-    plan: Plan,
     chosen: ChosenLane | None = None,
 ) -> Share:
     """Final x of every lane, (batch, lanes, C), after the configured number of steps; or of the chosen lane.
@@ -125,10 +122,11 @@ async def walk(
     weights = TermWeights(config, lanes) if chosen is None else chosen.weights
     walked = list(lanes) if chosen is None else [chosen.lane]
     reference = Reference(first.x, first.log_sum)
+    h = classifier.defender
 
     async def moved(at: Party, x: Share, logit: Logit, R: Share, c1: Integers, H: Share | None, step: int) -> Share:
         lengths = [lane.step_length(config, step) for lane in walked]
-        change = await step_of(at, classifier, logit, R, c1, H, lengths, plan)
+        change = await step_of(at, classifier, logit, R, c1, H, lengths)
         if chosen is not None:
             change = await multiply(at.at("pace"), change, chosen.pace, PACE_BITS)
         return x.broadcast(*change.shape) - change
@@ -139,7 +137,8 @@ async def walk(
     for step in range(1, config.inner):
         at = party.at("inner", step)
         soft = await _softmax(at.at("exp"), [x, x - lag, -lag], label, reach.index_bits)
-        bits = gradient_bits(weights, classifier, config, lanes, step)
+        largest = largest_sum(config, lanes, step)
+        bits = weights.gradient_bits(h.classes, h.gradient_bits, largest)
         (logit, R), H, change = await side_by_side(
             partial(classifier.with_gradient, at.at("h"), soft.E, soft.S, soft.w, bits),
             partial(
@@ -151,23 +150,14 @@ async def walk(
                 reach,
                 weights,
                 bits,
-                plan,
+                classifier.plan,
                 None if chosen is None else chosen.c3,
             ),
-            partial(_log_weights, at.at("lag"), soft.w, plan),
+            partial(_log_weights, at.at("lag"), soft.w),
         )
         x = await moved(at, x, logit, R, weights.c1, H, step)
         lag = lag + change
     return x
-
-
-def gradient_bits(
-    weights: TermWeights, classifier: Classifier, config: GuardConfig, lanes: Sequence[Lane], step: int
-) -> int:
-    """Fraction bits of this step's gradient."""
-    h = classifier.defender
-    largest = largest_sum(h.classes, config, lanes, step)
-    return weights.gradient_bits(h.classes, h.gradient_bits, largest, first=step == 0)
 
 
 async def _softmax(party: Party, arguments: Sequence[Share], label: Share, bits: int) -> Softmax:
@@ -179,8 +169,8 @@ async def _softmax(party: Party, arguments: Sequence[Share], label: Share, bits:
     return Softmax(E, others, E.sum(-1)[..., None], values[..., classes : 2 * classes], values[..., 2 * classes :])
 
 
-async def _log_weights(party: Party, w: Share, plan: Plan) -> Share:
-    """log sum w at `ARGUMENT_BITS`, (..., 1): the change of the lag.  1 round with keys."""
+async def _log_weights(party: Party, w: Share) -> Share:
+    """log sum w at `ARGUMENT_BITS`, (..., 1): the change of the lag.  1 round."""
     total = w.sum(-1)[..., None]
     compared = as_opened(total).reduce(FRACTION_BITS - _WEIGHTS_COMPARED, WEIGHTS_RING)
     terms = await piecewise(party, total, compared, weight_pieces())

@@ -13,9 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from siguard.guard.classifier import Classifier, Logit
-from siguard.guard.plan import Plan
 from siguard.guard.step_ranges import NORM_RANGE
-from siguard.mpc.arithmetic import deal_wire, open_additive, remask, view
+from siguard.mpc.arithmetic import open_additive, remask, view
 from siguard.mpc.concurrency import side_by_side
 from siguard.mpc.cubic import cubic, length_product
 from siguard.mpc.curves import scaled_steps
@@ -23,8 +22,8 @@ from siguard.mpc.party import Party
 from siguard.mpc.products import dot_product, product
 from siguard.mpc.share import Additive, Opened, Share, as_additive
 from siguard.mpc.splines import ARGUMENT_BITS, inverse_root_steps
-from siguard.mpc.thresholds import at_least
-from siguard.ring import Z64, RingArray, ring
+from siguard.mpc.thresholds import at_least, selected_form
+from siguard.ring import ring
 
 _ROOT_BITS = 37
 _DIRECTION_BITS = 12
@@ -42,7 +41,6 @@ async def step_of(
     c1: npt.NDArray[np.int64],
     H: Share | None,
     lengths: Sequence[float],
-    plan: Plan,
 ) -> Share:
     """length g / |g| relative to the label, for every lane, at `ARGUMENT_BITS`; 0 for a gradient of 0.  3 rounds.
 
@@ -55,7 +53,7 @@ async def step_of(
     values = np.rint(scales[:, None] * roots * 2.0**_ROOT_BITS).astype(np.int64)
     compared = squared.reduce(_NORM_SHIFT, NORM_RING)
     steps = partial(scaled_steps, party.at("direction"), compared, thresholds >> _NORM_SHIFT, values)
-    if plan.joined:
+    if classifier.plan.joined:
         terms = await steps(U)
     else:
         root = await remask(party.at("root"), await steps(R[..., :1] * 0 + 1))
@@ -64,7 +62,7 @@ async def step_of(
     V = await view(party.at("direction"), opened, _ROOT_BITS - _DIRECTION_BITS)
     # length V (N - |V|^2 / 2) with V / scale in place of V.
     linear = np.rint(_NEWTON * np.array(lengths) / scales * 2.0 ** (2 * _DIRECTION_BITS)).astype(np.int64)
-    if plan.joined:
+    if classifier.plan.joined:
         terms = await cubic(party.at("move"), V, linear[:, None])
     else:
         step = party.at("length")
@@ -80,33 +78,14 @@ async def _signed(
     """U = c1 s R + H and |U|^2 = sum U^2 + (sum U)^2, opened, for s = sign(h), from one comparison.
 
     The label's entry of the gradient is -sum U.  s = 2 b - 1, b = [h > 0]; with <R, H> + sum R sum H = K(R, H):
-    |U|^2 = c1^2 K(R, R) + K(H, H) + 2 c1 (2 b - 1) K(R, H), and b K is linear in b (1, R, H, the masks' own K).
+    |U|^2 = c1^2 K(R, R) + K(H, H) + 2 c1 (2 b - 1) K(R, H).
     """
-
-    async def selected(wires: Share) -> Additive:
-        sign = classifier.sign_of(logit.opened)
-        return (await at_least(party, sign, [1], wires, by=classifier.plan.direct, bits=logit.positive))[..., 0, :]
-
+    sign, by = classifier.sign_of(logit.opened), classifier.plan.direct
     if H is None:
-        terms = await selected(R)
-        U = (terms[..., 1:] * 2 - as_additive(R)) * c1
-        return await _together(party, U, _lengths_product(R, R) * (c1 * c1))
-    n = R.shape[-1]
-
-    def masks() -> RingArray:
-        return length_product(R.mask(), H.mask())
-
-    own = await deal_wire(party.at("masks"), Z64, (*R.shape[:-1], 1), masks, max(R.depth, H.depth))
-    terms = await selected(Share.concatenate([R, H, own], axis=-1))
-    bit, bR, bH, bK = (
-        terms[..., part] for part in (slice(1), slice(1, 1 + n), slice(1 + n, 1 + 2 * n), slice(-1, None))
-    )
+        bR = (await at_least(party, sign, [1], R, by=by, bits=logit.positive))[..., 0, 1:]
+        return await _together(party, (bR * 2 - as_additive(R)) * c1, _lengths_product(R, R) * (c1 * c1))
+    bR, _, bK = await selected_form(party, sign, length_product, R, H, by, logit.positive)
     U = (bR * 2 - as_additive(R)) * c1 + H
-    if not party.is_dealer:
-        aR, aH = R.masked(), H.masked()
-        crossed = length_product(aR, bH.value) + length_product(aH, bR.value)
-        crossed = crossed - length_product(aR, aH) * bit.value + bK.value
-        bK = Additive(party.role, Z64, crossed, bK.depth, dealer_part=False)
     squares = _lengths_product(R, R) * (c1 * c1) + _lengths_product(H, H)
     return await _together(party, U, squares + (bK * 2 - _lengths_product(R, H)) * (2 * c1))
 

@@ -17,7 +17,7 @@ from siguard.guard.config import GuardConfig
 from siguard.guard.defender import can_be_folded
 from siguard.guard.local_costs import LocalCosts, shipped_costs
 from siguard.guard.plan import Plan
-from siguard.guard.policy import policy_cost
+from siguard.guard.policy import ALL_CHOICES, POLICIES, policy_cost
 from siguard.guard.shape import Shape
 from siguard.mpc.gate import Cost
 from siguard.mpc.thresholds import Way
@@ -43,14 +43,6 @@ class Planned:
 
 #: Rounds of a call beyond the policy: request, input, reveal.
 _OTHER_ROUNDS = 3
-#: What a policy looks at in a plan; the target's ReLUs look at ``hidden`` besides.
-_FIELDS = {
-    "siguard": ("hidden", "direct", "beside", "folded", "joined", "sequential"),
-    "decay": ("hidden", "direct", "beside", "folded", "joined"),
-    "linesearch": ("hidden", "direct"),
-    "label": ("direct",),
-    "none": ("direct",),
-}
 _FEW, _BYTES = Plan(), Plan(Way.ADDER, Way.ADDER, Way.ADDER, folded=False, joined=False, sequential=True)
 
 #: What a plan is chosen by: the least is best.
@@ -72,7 +64,7 @@ def plan_for(config: GuardConfig, shape: Shape, conditions: Conditions, local: L
 
 def plans_of(policy: str, widths: Sequence[int]) -> list[Plan]:
     """All plans that a policy tells apart, for h of these widths."""
-    choices = [_values(policy, name, widths) for name in _FIELDS["siguard"]]
+    choices = [_values(policy, name, widths) for name in ALL_CHOICES]
     return list(dict.fromkeys(_settled(policy, Plan(*choice), widths) for choice in product(*choices)))
 
 
@@ -93,7 +85,7 @@ def _chosen(
         rounds = cost.rounds + _OTHER_ROUNDS
         return Planned(plan, rounds, cost.bytes, _seconds(cost, rounds, conditions, local))
 
-    names = _FIELDS[config.policy]
+    names = POLICIES[config.policy].choices
 
     def search(start: Plan, rank: Rank, names: Sequence[str] = names) -> Planned:
         return _search(config.policy, widths, planned, start, rank, names)
@@ -153,7 +145,7 @@ def _search(
 
 
 def _values(policy: str, name: str, widths: Sequence[int]) -> tuple[Any, ...]:
-    if name not in _FIELDS[policy]:
+    if name not in POLICIES[policy].choices:
         return (getattr(_FEW, name),)
     if name in ("hidden", "direct", "beside"):
         return tuple(Way)
@@ -162,7 +154,7 @@ def _values(policy: str, name: str, widths: Sequence[int]) -> tuple[Any, ...]:
 
 def _settled(policy: str, plan: Plan, widths: Sequence[int]) -> Plan:
     """The plan with one value for what the policy does not look at: ways as ``direct``, for the target's ReLUs."""
-    used = _FIELDS[policy]
+    used = POLICIES[policy].choices
     return Plan(
         plan.hidden if "hidden" in used else plan.direct,
         plan.direct,

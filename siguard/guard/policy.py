@@ -15,6 +15,7 @@ exactly; what it computes does not depend on the plan.  To add one: a module, a 
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable
+from dataclasses import fields
 from typing import NamedTuple
 
 from siguard.guard.config import GuardConfig
@@ -26,21 +27,27 @@ from siguard.mpc.gate import Cost, Simulator, composed
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Share
 
+ALL_CHOICES = tuple(one.name for one in fields(Plan))
+
 
 class Policy(NamedTuple):
-    """The two functions of a policy's module, and its simulator (`composed` where it sends nothing itself)."""
+    """The two functions of a policy's module, and its simulator (`composed` where it sends nothing itself).
+
+    choices: the fields of a plan that it looks at; the target's ReLUs look at ``hidden`` besides.
+    """
 
     protect: Callable[[Party, Share, SharedDefender, GuardConfig, Plan], Awaitable[Additive]]
     cost: Callable[[Shape, GuardConfig], Cost]
     simulator: Simulator
+    choices: tuple[str, ...] = ALL_CHOICES
 
 
 POLICIES: dict[str, Policy] = {
     "siguard": Policy(siguard.protect, siguard.cost, composed),
-    "decay": Policy(decay.protect, decay.cost, composed),
-    "linesearch": Policy(linesearch.protect, linesearch.cost, composed),
-    "label": Policy(label.protect, label.cost, composed),
-    "none": Policy(none.protect, none.cost, composed),
+    "decay": Policy(decay.protect, decay.cost, composed, ("hidden", "direct", "beside", "folded", "joined")),
+    "linesearch": Policy(linesearch.protect, linesearch.cost, composed, ("hidden", "direct")),
+    "label": Policy(label.protect, label.cost, composed, ("direct",)),
+    "none": Policy(none.protect, none.cost, composed, ("direct",)),
 }
 
 

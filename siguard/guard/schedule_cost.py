@@ -13,7 +13,7 @@ from siguard.guard.lanes import Lane
 from siguard.guard.move import NORM_RING, PER_OCTAVE
 from siguard.guard.shape import Shape
 from siguard.guard.start import floored_cost
-from siguard.guard.step_ranges import NORM_RANGE, Reach, TermWeights
+from siguard.guard.step_ranges import NORM_RANGE, Reach
 from siguard.guard.terms import SCALE_RING, SUM_RING, X_COMPARED, sum_pieces
 from siguard.mpc.arithmetic import deal_cost, exchange_cost, product_cost
 from siguard.mpc.compare import ranked_cost, win_counts_cost
@@ -50,17 +50,15 @@ def walk_cost(shape: Shape, config: GuardConfig, lanes: Sequence[Lane], *, chose
     rows = batch if chosen else batch * len(lanes)
     reach = Reach(config, lanes)
     pace = product_cost(rows * classes, 8) if chosen else Cost()
-    weights = TermWeights(config, lanes)
-    terms = _terms_cost(shape, rows, weights, reach)
-    if chosen and weights.c3.any():
+    terms = _terms_cost(shape, rows, config, reach)
+    if chosen and config.c3:
         terms += product_cost(rows * classes, 8)
-    any_terms = bool(weights.c2.any() or weights.c3.any())
     later = (
         exponentials_cost(rows * (2 * classes + 1), reach.index_bits)
         + shape.gradient(rows)
         + terms
         + _lag_cost(rows)
-        + _move_cost(shape, rows, rows, terms=any_terms)
+        + _move_cost(shape, rows, rows, terms=bool(config.c2 or config.c3))
         + pace
     )
     return _move_cost(shape, batch, rows, terms=False) + pace + later * (config.inner - 1)
@@ -94,24 +92,21 @@ def _move_cost(shape: Shape, rows: int, moved: int, *, terms: bool) -> Cost:
         signed += deal_cost(rows, 8)
     thresholds = len(inverse_root_steps(*NORM_RANGE, PER_OCTAVE)[0])
     if shape.plan.joined:
-        direction = scaled_steps_cost(rows, NORM_RING.bits, thresholds, classes) + product_cost(moved * classes, 8)
+        once = scaled_steps_cost(rows, NORM_RING.bits, thresholds, classes) + cubic_cost(moved, classes)
     else:
         root = scaled_steps_cost(rows, NORM_RING.bits, thresholds, 1) + exchange_cost(moved, 8)
-        direction = root + product_cost(moved * classes, 8)
-    if shape.plan.joined:
-        move = cubic_cost(moved, classes) + product_cost(moved * classes, 8)
-    else:
-        move = product_cost(moved, 8) + product_cost(moved * classes, 8)
-    return signed + exchange_cost(rows * classes, 8).beside(exchange_cost(rows, 8)) + direction + move
+        once = root + product_cost(moved, 8)
+    opened = exchange_cost(rows * classes, 8) + exchange_cost(rows, 8)
+    return signed + opened + once + product_cost(moved * classes, 8) * 2
 
 
-def _terms_cost(shape: Shape, rows: int, weights: TermWeights, reach: Reach) -> Cost:
+def _terms_cost(shape: Shape, rows: int, config: GuardConfig, reach: Reach) -> Cost:
     bits = reach.ring(X_COMPARED).bits
     total = Cost()
-    if weights.c3.any():
-        total = total.beside(_close_cost(shape, rows, bits))
-    if weights.c2.any():
-        total = total.beside(_keep_cost(shape, rows, bits))
+    if config.c3:
+        total += _close_cost(shape, rows, bits)
+    if config.c2:
+        total += _keep_cost(shape, rows, bits)
     return total
 
 
@@ -119,7 +114,8 @@ def _close_cost(shape: Shape, rows: int, x_bits: int) -> Cost:
     n = rows * shape.classes
     compare = piecewise_cost(rows, SUM_RING.bits, len(sum_pieces().slopes)) + exchange_cost(n + rows, 8)
     return (
-        product_cost(n, 8).beside(compare)
+        product_cost(n, 8)
+        + compare
         + at_least_cost(n + rows, x_bits, 1, 1, Z64, shape.plan.beside)
         + exchange_cost(n + rows, 8)
         + product_cost(n, 8)
@@ -131,12 +127,10 @@ def _keep_cost(shape: Shape, rows: int, x_bits: int) -> Cost:
     n = rows * classes
     ahead = at_least_cost(n, x_bits, 1, 0, Z64, by) + exchange_cost(n, 8)
     lost = (
-        win_counts_cost(rows, classes, x_bits, by).beside(ahead)
-        + ranked_cost(rows, classes, 1, 1)
-        + exchange_cost(n, 8)
+        win_counts_cost(rows, classes, x_bits, by) + ahead + ranked_cost(rows, classes, 1, 1) + exchange_cost(n, 8)
     )
     cap = at_least_cost(rows, SCALE_RING.bits, 1, 1, Z64, by) + exchange_cost(rows, 8)
-    return lost.beside(product_cost(rows, 8) * 2 + cap) + product_cost(n, 8)
+    return lost + product_cost(rows, 8) * 2 + cap + product_cost(n, 8)
 
 
 def _kept_cost(shape: Shape, rows: int, reach: Reach, itemsize: int) -> Cost:
@@ -194,8 +188,9 @@ def closer_answer_cost(shape: Shape, config: GuardConfig, lanes: Sequence[Lane])
     return (
         exponentials_cost(batch * classes, reach.index_bits)
         + shape.logit(batch)
-        .beside(_kept_cost(shape, batch, reach, 8) + product_cost(batch * classes, 8))
-        .beside(own)
+        + _kept_cost(shape, batch, reach, 8)
+        + product_cost(batch * classes, 8)
+        + own
         + difference
         + at_least_cost(batch, DIFFERENCE_RING.bits, 1, classes, Z64, by)
     )

@@ -16,7 +16,6 @@ from siguard.guard.classifier import Classifier
 from siguard.guard.config import GuardConfig
 from siguard.guard.iteration import PACE_BITS, ChosenLane, FirstStep, walk
 from siguard.guard.lanes import Lane
-from siguard.guard.plan import Plan
 from siguard.guard.step_ranges import Reach, TermWeights
 from siguard.mpc.arithmetic import remask
 from siguard.mpc.compare import into
@@ -55,7 +54,6 @@ async def sequential_answer(
     config: GuardConfig,
     lanes: Sequence[Lane],
     reach: Reach,
-    plan: Plan,
 ) -> Additive:
     """E of the last accepted run, or the undefended one: (batch, C) at 16 bits, additive, 1 + 2^-12 at the label.
 
@@ -69,8 +67,8 @@ async def sequential_answer(
     for run in range(max(lane.run for lane in lanes) + 1):
         at = party.at("run", run)
         chosen = chosen_lane(config, lanes_of_run(lanes, run), hot)
-        x = await walk(at, wide, first, classifier, config, lanes, reach, plan, chosen)
-        E, terms = await validated(at, first, x, label, classifier, reach, plan)
+        x = await walk(at, wide, first, classifier, config, lanes, reach, chosen)
+        E, terms = await validated(at, first, x, label, classifier, reach)
         ok = await remask(at.at("accepted"), into(terms, Z2))
         accepted.append(ok)
         party.observe(f"x{run}", x)

@@ -35,11 +35,21 @@ def change_of_sums(step_length: float) -> float:
     return exp(sqrt(2) * 1.02 * step_length)
 
 
-def largest_sum(classes: int, config: GuardConfig, lanes: Sequence[Lane], step: int) -> float:
-    """Bound of sum w at a step: C at the start, then what the step before changed."""
-    if step == 0:
-        return classes + 0.5
+def largest_sum(config: GuardConfig, lanes: Sequence[Lane], step: int) -> float:
+    """Bound of sum w at a step after the first: what the step before changed."""
     return change_of_sums(_longest(config, lanes, step - 1)) * 1.02
+
+
+def first_gradient_bits(classes: int, defender_bits: int) -> int:
+    """Fraction bits of the gradient of the first step; ``defender_bits`` as in `TermWeights.gradient_bits`."""
+    # The weight of h alone: w_i <= 1 and S <= C, so that each entry is at most C G and their sum C G.
+    C = float(classes)
+    return _gradient_bits(4.0**defender_bits * (C**3 + C**2))
+
+
+def _gradient_bits(squared_norm: float) -> int:
+    """Fraction bits at which a squared norm up to this stays below the end of `NORM_RANGE`."""
+    return min(GRADIENT_BITS, (NORM_RANGE[1] - ceil(log2(squared_norm))) // 2)
 
 
 class Reach:
@@ -87,17 +97,12 @@ class TermWeights:
         weights.c3 = np.array(joint[2:], np.int64)[:, None]
         return weights
 
-    def gradient_bits(self, classes: int, defender_bits: int, largest: float, *, first: bool) -> int:
-        """Fraction bits at which the squared norm of a step's gradient stays below the end of `NORM_RANGE`.
+    def gradient_bits(self, classes: int, defender_bits: int, largest: float) -> int:
+        """Fraction bits of the gradient of a step after the first.
 
         defender_bits: log2 of the largest difference of two entries of dh/dq.  largest: `largest_sum` of the step.
         """
-        G, C = 2.0**defender_bits, float(classes)
-        if first:
-            # The weight of h alone: w_i <= 1 and S <= C, so that each entry is at most C G and their sum C G.
-            squared = G**2 * (C**3 + C**2)
-        else:
-            # The sum of |w_i (S v_i - <v, E>)| is at most G S times that of w, with S up to 2 C.
-            entries = largest * 2 * C * (self.c1 * G + self.c3 * 2) + self.c2 * LARGEST_SCALE
-            squared = 2 * float(entries.max()) ** 2
-        return min(GRADIENT_BITS, (NORM_RANGE[1] - ceil(log2(squared))) // 2)
+        # The sum of |w_i (S v_i - <v, E>)| is at most G S times that of w, with S up to 2 C.
+        terms = self.c1 * 2.0**defender_bits + self.c3 * 2
+        entries = largest * 2 * classes * terms + self.c2 * LARGEST_SCALE
+        return _gradient_bits(2 * float(entries.max()) ** 2)

@@ -11,12 +11,7 @@ import numpy as np
 
 from siguard.guard.plan import Plan
 from siguard.guard.step_ranges import LARGEST_SCALE, Reach, TermWeights
-from siguard.mpc.arithmetic import (
-    multiply,
-    open_additive,
-    remask,
-    view,
-)
+from siguard.mpc.arithmetic import multiply, open_additive, remask, view
 from siguard.mpc.compare import ranked, win_counts
 from siguard.mpc.concurrency import side_by_side
 from siguard.mpc.curves import piecewise
@@ -62,15 +57,15 @@ def sum_pieces() -> Pieces:
     return logarithm_pieces(*_SUM_RANGE, FRACTION_BITS, _SUM_COMPARED)
 
 
-async def log_sum(party: Party, S: Share, plan: Plan) -> Additive:
-    """log S at `LOG_BITS`, additive, held from S = 2^10 on.  0 rounds with keys."""
+async def log_sum(party: Party, S: Share) -> Additive:
+    """log S at `LOG_BITS`, additive, held from S = 2^10 on.  0 rounds."""
     compared = as_opened(S).reduce(FRACTION_BITS - _SUM_COMPARED, SUM_RING)
     return await piecewise(party, S, compared, sum_pieces())
 
 
-async def reference_log_sum(party: Party, S: Share, plan: Plan) -> Share:
+async def reference_log_sum(party: Party, S: Share) -> Share:
     """log S of the undefended answer at `ARGUMENT_BITS`.  1 round."""
-    opened = await open_additive(party, await log_sum(party, S, plan))
+    opened = await open_additive(party, await log_sum(party, S))
     return await view(party, opened, LOG_BITS - ARGUMENT_BITS)
 
 
@@ -125,7 +120,7 @@ async def _stay_close(
         return await view(party.at("weights"), opened, FRACTION_BITS)
 
     async def compare() -> Opened:
-        logs = await log_sum(party.at("log"), soft.S, plan)
+        logs = await log_sum(party.at("log"), soft.S)
         change = as_additive(reference.log_sum.broadcast(batch, lanes, 1)) * (1 << shift) - logs
         moved = as_additive(x - reference.x) * (1 << shift)
         wide = change.map(lambda value: np.broadcast_to(value, moved.shape))

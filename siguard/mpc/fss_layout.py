@@ -240,11 +240,6 @@ def walked_together(blocks_each: int) -> int:
     return max(1, min(_NODES, _CHUNK_BYTES // (BLOCK_BYTES * blocks_each)))
 
 
-def nodes_together() -> int:
-    """How many blocks make a call of the generator, where there is a choice."""
-    return _NODES
-
-
 def windows_together(nodes: int) -> int:
     """How many keys make a chunk, if the widest level has so many nodes of each."""
     return max(1, 8 * _NODES // nodes)

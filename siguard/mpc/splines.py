@@ -94,6 +94,7 @@ def logarithm_pieces(low: int, high: int, per_octave: int, value_bits: int, comp
     return Pieces(tuple(knots.tolist()), constants, rises)
 
 
+@lru_cache(maxsize=4)
 def inverse_root_steps(low: int, high: int, per_octave: int) -> tuple[Integers, Floats]:
     """Thresholds and values of a step function for 1 / sqrt(v), v an integer from 2^low to 2^high.
 

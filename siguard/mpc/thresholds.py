@@ -6,13 +6,14 @@ differ in rounds and bytes (`Way`).  The choice is public (`siguard.guard.plan`)
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from enum import StrEnum
+from functools import lru_cache
 from math import prod
 
 import numpy as np
 
-from siguard.mpc.arithmetic import deal, deal_cost, exchange_cost, remask
+from siguard.mpc.arithmetic import deal, deal_cost, deal_wire, exchange_cost, remask
 from siguard.mpc.boolean import invert, sign_bit, sign_cost
 from siguard.mpc.gate import Cost, composed, gate
 from siguard.mpc.keyed import comparison, comparison_cost
@@ -32,6 +33,7 @@ class Way(StrEnum):
     ADDER = "adder"
 
 
+@lru_cache(maxsize=4096)
 def bits_cost(elements: int, bits: int, thresholds: int, by: Way) -> Cost:
     """Declared cost of `bits_at_least`, in a ring of so many bits."""
     pairs = elements * thresholds
@@ -40,6 +42,7 @@ def bits_cost(elements: int, bits: int, thresholds: int, by: Way) -> Cost:
     return comparison_cost(elements, bits - 1, 1, Z2, thresholds) + deal_cost(elements, 1) + exchange_cost(pairs, 1)
 
 
+@lru_cache(maxsize=4096)
 def at_least_cost(elements: int, bits: int, thresholds: int, wires: int, target: Ring, by: Way = Way.KEY) -> Cost:
     """A key and 1 + wires constants; or the bits, and as many constants for each threshold."""
     words = 1 + wires
@@ -96,6 +99,37 @@ async def bits_at_least(party: Party, x: Opened, thresholds: Sequence[int], by: 
         return invert(await sign_bit(party.at("adder"), difference))
     terms = await _with_key(party, x, thresholds, None, Z2)
     return await remask(party.at("bits"), terms[..., 0])
+
+
+async def selected_form(
+    party: Party,
+    x: Opened,
+    form: Callable[[RingArray, RingArray], RingArray],
+    y: Share,
+    z: Share,
+    by: Way = Way.KEY,
+    bits: Share | None = None,
+) -> tuple[Additive, Additive, Additive]:
+    """b y, b z and b form(y, z) for b = [x > 0], additive, from one comparison.
+
+    y, z: (*x.shape, n) of Z_2^64.  form: bilinear over the last axis, which it leaves with length 1.
+    With y = a + mu and z = e + nu, b form(y, z) = form(a, b z) + form(b y, e) - b form(a, e) + b form(mu, nu), of
+    which the dealer knows and deals the last.
+    Cost: `at_least` with 2 n + 1 wires, and an element dealt for each x.
+    """
+    n = y.shape[-1]
+    known = await deal_wire(
+        party.at("masks"), Z64, (*x.shape, 1), lambda: form(y.mask(), z.mask()), max(y.depth, z.depth)
+    )
+    terms = await at_least(party, x, [1], Share.concatenate([y, z, known], axis=-1), by=by, bits=bits)
+    parts = (slice(1), slice(1, 1 + n), slice(1 + n, 1 + 2 * n), slice(-1, None))
+    bit, by_y, by_z, crossed = (terms[..., 0, part] for part in parts)
+    if not party.is_dealer:
+        a, e = y.masked(), z.masked()
+        mixed = Z64.add(form(a, by_z.value), form(by_y.value, e))
+        value = Z64.add(Z64.sub(mixed, Z64.mul(form(a, e), bit.value)), crossed.value)
+        crossed = Additive(party.role, Z64, value, crossed.depth, dealer_part=False)
+    return by_y, by_z, crossed
 
 
 def _masks(wires: Share | None, target: Ring, shape: tuple[int, ...]) -> RingArray:

@@ -49,14 +49,6 @@ def truncation(z: Values, c: Values, shift: int, bits: int, target: int | None =
     return np.asarray(((c >> shift) - (r >> shift)) % (1 << (bits if target is None else target)))
 
 
-def unless_least(bits: int, expected: Exact) -> Right:
-    """For gates that are valid for x != -2^(bits - 1)."""
-    equal = equals(expected)
-    return lambda inputs, outputs, openings: np.asarray(
-        equal(inputs, outputs, openings) | (inputs[:, 0] == 1 << (bits - 1))
-    )
-
-
 def signed(x: Values, bits: int) -> Values:
     """Two's complement."""
     half = 1 << (bits - 1)

@@ -137,11 +137,6 @@ async def compared_product(party: Party, x: Wires) -> Output:
     return (await at_least(party.at("sign"), opened, [0], target=Z2))[..., 0, 0]
 
 
-async def compared_reduced(party: Party, x: Wires) -> Output:
-    """A wire without its lowest bit, in a smaller ring, then compared."""
-    return (await at_least(party, as_opened(x[0]).reduce(1, Z4), [0], target=Z2))[..., 0, 0]
-
-
 async def bit_times_wire(party: Party, x: Wires) -> Share:
     """A comparison, then the product of its bit with the wire: two uses of one mask."""
     terms = await at_least(party.at("compare"), as_opened(x[0]), [0], target=x[1].ring)

@@ -16,12 +16,12 @@ from siguard.guard.answer import LABEL_MARGIN, validated
 from siguard.guard.classifier import Classifier
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import SharedDefender
-from siguard.guard.iteration import first_step, gradient_bits, walk
+from siguard.guard.iteration import first_step, walk
 from siguard.guard.lanes import Lane
 from siguard.guard.plan import Plan
 from siguard.guard.policy import POLICIES
 from siguard.guard.start import Start, start
-from siguard.guard.step_ranges import Reach, TermWeights
+from siguard.guard.step_ranges import Reach
 from siguard.guard.terms import Softmax
 from siguard.mpc.arithmetic import remask
 from siguard.mpc.party import Party
@@ -84,19 +84,18 @@ def leaky_guard(limit: int = LIMIT, learning_rate: float = LEARNING_RATE) -> Ite
 
 async def _while(party: Party, begun: Start, classifier: Classifier, loop: GuardConfig) -> Share:
     """Step until the noise is good, and answer with it; without noise if it never is.  (1, C) at 16 bits."""
-    plan, reach = classifier.plan, Reach(loop, _LANES)
-    bits = gradient_bits(TermWeights(loop, _LANES), classifier, loop, _LANES, 0)
-    first = await first_step(party.at("first"), begun, classifier, bits, reach, plan)
+    reach = Reach(loop, _LANES)
+    first = await first_step(party.at("first"), begun, classifier, reach)
 
     async def look(here: Party, x: Share) -> None:
-        E, terms = await validated(here, first, x, begun.label, classifier, reach, plan)
+        E, terms = await validated(here, first, x, begun.label, classifier, reach)
         if await open_bit(here.at("open"), await remask(here.at("bit"), terms)):
             raise _Good(E[:, 0])
 
     token = _look.set(look)
     try:
         label = begun.label[:, None]
-        x = await walk(party.at("optimise"), label, first, classifier, loop, _LANES, reach, plan)
+        x = await walk(party.at("optimise"), label, first, classifier, loop, _LANES, reach)
         await look(party.at("optimise").at("stop"), x)
     except _Good as good:
         return good.answer

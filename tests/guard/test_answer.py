@@ -89,7 +89,7 @@ def test_noise_is_accepted_where_h_has_left_its_side(plan: Plan) -> None:
         classifier = Classifier(networks[party.role], plan)
         before, then = (logit[party.role] for logit in logits)
         mine = label[party.role]
-        signs = await gates.own_signs(party.at("own"), before, classifier, plan)
+        signs = await gates.own_signs(party.at("own"), before, classifier)
         conditions = Share.concatenate([mine[None], await multiply(party.at("sides"), mine, signs)])
         return await gates._accepted(party.at("ok"), classifier.sign_of(then), conditions, plan)
 
@@ -205,7 +205,7 @@ def test_the_answer_is_the_candidate_that_was_chosen(outer: int, plan: Plan) -> 
         first: Any = lambda: None  # noqa: E731 - what chosen_answer takes of a first step
         first.E, first.logit = own_E, lambda: None
         first.logit.opened = await classifier.logit(party.at("own"), own_E, S)
-        return await gates.chosen_answer(party.at("answer"), first, mine, one_hot, classifier, lanes, reach, plan)
+        return await gates.chosen_answer(party.at("answer"), first, mine, one_hot, classifier, lanes, reach)
 
     found = floats_of(run(protocol).results, FRACTION_BITS)
     margin = hot * gates.LABEL_MARGIN / ONE

@@ -46,7 +46,7 @@ def _answered(
         first: Any = lambda: None  # noqa: E731 - what closer_answer takes of a first step
         first.E, first.logit = own, lambda: None
         first.logit.opened = await classifier.logit(party.at("own"), own, own.sum(-1)[..., None])
-        return await closer_answer(party.at("answer"), first, mine, one_hot, classifier, REACH, plan)
+        return await closer_answer(party.at("answer"), first, mine, one_hot, classifier, REACH)
 
     released = floats_of(run(protocol).results, FRACTION_BITS)
     return np.asarray(released - hot * LABEL_MARGIN / 2**FRACTION_BITS)

@@ -37,6 +37,20 @@ def run(protocol: Protocol, **options: Any) -> LocalRun:
     return trio.run(partial(run_three, protocol, **{"deadline": DEADLINE, **options}))
 
 
+def run_seen(protocol: Protocol, seed: int) -> tuple[list[Any], list[bytes], LocalRun]:
+    """`run`, with the headers of all frames, sorted, and their contents in the same order."""
+    seen: list[tuple[Any, bytes]] = []
+
+    def note(sender: str, receiver: str, data: bytes) -> None:
+        frame = decode_frame(data)
+        header = (sender, receiver, frame.step, frame.depth, frame.payload.shape, frame.payload.itemsize)
+        seen.append((header, frame.payload.tobytes()))
+
+    done = run(protocol, seed=seed, observe_frame=note)
+    seen.sort()
+    return [header for header, _ in seen], [content for _, content in seen], done
+
+
 def uniform(rng: np.random.Generator, ring: Ring, shape: tuple[int, ...]) -> RingArray:
     """Random elements of a ring."""
     size = ring.itemsize

@@ -11,7 +11,7 @@ import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpc_helpers import every_pair, run, share, share_from, share_opened, terms_of, uniform
+from mpc_helpers import every_pair, run, run_seen, share, share_from, share_opened, terms_of, uniform
 
 from siguard.mpc import curves as gates
 from siguard.mpc import fss_layout
@@ -26,7 +26,6 @@ from siguard.mpc.splines import (
     logarithm_pieces,
 )
 from siguard.ring import Z2, Z64, Ring, RingArray, ring
-from siguard.transport.frame import decode_frame
 
 FEW = settings(deadline=None, max_examples=8, derandomize=True)
 seeds = st.integers(0, 2**32)
@@ -270,18 +269,9 @@ CURVES = ["exponential", "piecewise", "scaled_steps", "at_places"]
 @pytest.mark.parametrize("name", CURVES)
 def test_seeds_decide_frames_and_values_do_not_change_their_shape(name: str) -> None:
     def frames(values: Any, seed: int, masks: int) -> tuple[list[Any], list[bytes], RingArray]:
-        seen: list[tuple[Any, bytes]] = []
-
-        def note(sender: str, receiver: str, data: bytes) -> None:
-            frame = decode_frame(data)
-            header = (sender, receiver, frame.step, frame.depth, frame.payload.shape, frame.payload.itemsize)
-            seen.append((header, frame.payload.tobytes()))
-
-        results = run(
-            partial(a_curve, name=name, X=share(values, seed=masks)), seed=seed, observe_frame=note
-        ).results
-        seen.sort()
-        return [header for header, _ in seen], [content for _, content in seen], results[0].value
+        X = share(values, seed=masks)
+        headers, content, done = run_seen(partial(a_curve, name=name, X=X), seed)
+        return headers, content, done.results[0].value
 
     headers, content, value = frames([1, 70_000, -900], 7, 0)
     # All from the dealer: nothing is exchanged.

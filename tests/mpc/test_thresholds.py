@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpc_helpers import every_pair, opened_of, run, share, share_opened, terms_of, uniform, value_of
+from mpc_helpers import every_pair, opened_of, run, run_seen, share, share_opened, terms_of, uniform, value_of
 
 from siguard.mpc import thresholds as gates
 from siguard.mpc.arithmetic import remask
@@ -16,7 +16,6 @@ from siguard.mpc.boolean import invert
 from siguard.mpc.share import Opened, Share, as_opened
 from siguard.mpc.thresholds import Way
 from siguard.ring import Z2, Z64, Ring, RingArray, ring
-from siguard.transport.frame import decode_frame
 
 FEW = settings(deadline=None, max_examples=8, derandomize=True)
 seeds = st.integers(0, 2**32)
@@ -206,20 +205,10 @@ def test_bits_and_wires_come_from_one_exchange() -> None:
 def test_seeds_decide_frames_and_values_do_not_change_their_shape(by: Way) -> None:
     def frames(values: list[int], seed: int, masks: int = 0) -> tuple[list[Any], list[bytes], RingArray]:
         X, Y = share_opened(values, ring(24), seed=masks), share(np.array(values)[:, None] * 3, seed=masks)
-        seen: list[tuple[Any, bytes]] = []
-
-        def note(sender: str, receiver: str, data: bytes) -> None:
-            frame = decode_frame(data)
-            header = (sender, receiver, frame.step, frame.depth, frame.payload.shape, frame.payload.itemsize)
-            seen.append((header, frame.payload.tobytes()))
-
-        results = run(
-            lambda party: gates.at_least(party, X[party.role], [-5, 0, 5], Y[party.role], by=by),
-            seed=seed,
-            observe_frame=note,
-        ).results
-        seen.sort()
-        return [header for header, _ in seen], [content for _, content in seen], results[0].value
+        headers, content, done = run_seen(
+            lambda party: gates.at_least(party, X[party.role], [-5, 0, 5], Y[party.role], by=by), seed
+        )
+        return headers, content, done.results[0].value
 
     headers, content, value = frames([1, -2, 3], 7)
     assert len(headers) == len(set(headers)) > 0

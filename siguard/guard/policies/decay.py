@@ -10,14 +10,14 @@ from siguard.guard.classifier import Classifier
 from siguard.guard.closer import check_closer, closer_answer
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import SharedDefender
-from siguard.guard.iteration import first_step, gradient_bits, walk
+from siguard.guard.iteration import first_step, walk
 from siguard.guard.lanes import lanes_of
 from siguard.guard.plan import Plan
 from siguard.guard.schedule_cost import closer_answer_cost, first_step_cost, walk_cost
 from siguard.guard.schedule_rounds import Depths
 from siguard.guard.shape import Shape
 from siguard.guard.start import start, start_cost
-from siguard.guard.step_ranges import Reach, TermWeights
+from siguard.guard.step_ranges import Reach
 from siguard.mpc.gate import Cost
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Share
@@ -33,13 +33,12 @@ async def protect(
     reach = Reach(full, _RUN)
     classifier = Classifier(defender, plan)
     begun = await start(party.at("start"), logits, plan)
-    bits = gradient_bits(TermWeights(full, _RUN), classifier, full, _RUN, 0)
-    first = await first_step(party.at("first"), begun, classifier, bits, reach, plan)
+    first = await first_step(party.at("first"), begun, classifier, reach)
     label = begun.label.reshape(begun.label.shape[0], 1, -1)
-    x = await walk(party.at("optimise"), label, first, classifier, full, _RUN, reach, plan)
+    x = await walk(party.at("optimise"), label, first, classifier, full, _RUN, reach)
     for name, value in (("x", x), ("start", begun.x), ("label", begun.label)):
         party.observe(name, value)
-    return await closer_answer(party.at("answer"), first, x, begun.label, classifier, reach, plan)
+    return await closer_answer(party.at("answer"), first, x, begun.label, classifier, reach)
 
 
 def cost(shape: Shape, config: GuardConfig) -> Cost:

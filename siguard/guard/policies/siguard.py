@@ -9,7 +9,7 @@ from siguard.guard.answer import chosen_answer
 from siguard.guard.classifier import Classifier
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import SharedDefender
-from siguard.guard.iteration import first_step, gradient_bits, walk
+from siguard.guard.iteration import first_step, walk
 from siguard.guard.lanes import lanes_of
 from siguard.guard.plan import Plan
 from siguard.guard.schedule_cost import chosen_answer_cost, first_step_cost, sequential_cost, walk_cost
@@ -17,7 +17,7 @@ from siguard.guard.schedule_rounds import Depths
 from siguard.guard.sequential import sequential_answer
 from siguard.guard.shape import Shape
 from siguard.guard.start import start, start_cost
-from siguard.guard.step_ranges import Reach, TermWeights
+from siguard.guard.step_ranges import Reach
 from siguard.mpc.gate import Cost
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Share
@@ -36,16 +36,15 @@ async def protect(
     reach = Reach(full, lanes)
     classifier = Classifier(defender, plan)
     begun = await start(party.at("start"), logits, plan)
-    bits = gradient_bits(TermWeights(full, lanes), classifier, full, lanes, 0)
-    first = await first_step(party.at("first"), begun, classifier, bits, reach, plan)
+    first = await first_step(party.at("first"), begun, classifier, reach)
     party.observe("start", begun.x)
     party.observe("label", begun.label)
     if plan.sequential:
-        return await sequential_answer(party.at("runs"), first, begun.label, classifier, full, lanes, reach, plan)
+        return await sequential_answer(party.at("runs"), first, begun.label, classifier, full, lanes, reach)
     label = begun.label.reshape(begun.label.shape[0], 1, -1)
-    x = await walk(party.at("optimise"), label, first, classifier, full, lanes, reach, plan)
+    x = await walk(party.at("optimise"), label, first, classifier, full, lanes, reach)
     party.observe("x", x)
-    return await chosen_answer(party.at("answer"), first, x, begun.label, classifier, lanes, reach, plan)
+    return await chosen_answer(party.at("answer"), first, x, begun.label, classifier, lanes, reach)
 
 
 def cost(shape: Shape, config: GuardConfig) -> Cost:

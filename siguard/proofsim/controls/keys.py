@@ -10,7 +10,6 @@ from typing import Any
 
 import numpy as np
 
-from siguard.actors.session import ServerSession
 from siguard.mpc import curves, keyed
 from siguard.mpc.arithmetic import remask
 from siguard.mpc.curves import at_places
@@ -18,33 +17,10 @@ from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Opened, Share
 from siguard.mpc.thresholds import Way, bits_at_least
 from siguard.proofsim.controls.addresses import at_address
-from siguard.proofsim.controls.masks import Fresh, with_masks
+from siguard.proofsim.controls.masks import Fresh, drawn_for, with_masks
 from siguard.proofsim.controls.openings import tell_servers
-from siguard.proofsim.patching import replaced, replaced_method
+from siguard.proofsim.patching import replaced
 from siguard.ring import BooleanRing, Ring, RingArray
-
-
-@contextmanager
-def _roots(change: Callable[[Fresh, tuple[int, int], Ring, tuple[int, ...]], RingArray]) -> Iterator[None]:
-    """Change the roots of keys, alike at both holders."""
-    shipped = ServerSession.draw
-
-    def draw(
-        self: ServerSession,
-        roles: tuple[int, int],
-        purpose: str,
-        path: str,
-        ring: Ring,
-        shape: tuple[int, ...],
-        client: bool = False,
-    ) -> RingArray:
-        def fresh(shape: tuple[int, ...]) -> RingArray:
-            return shipped(self, roles, purpose, path, ring, shape, client)
-
-        return change(fresh, roles, ring, shape) if purpose == "root" else fresh(shape)
-
-    with replaced_method(ServerSession, "draw", draw):
-        yield
 
 
 def corrections_not_masked() -> AbstractContextManager[None]:
@@ -53,7 +29,7 @@ def corrections_not_masked() -> AbstractContextManager[None]:
     def changed(fresh: Fresh, roles: tuple[int, int], ring: Ring, shape: tuple[int, ...]) -> RingArray:
         return ring.zeros(*shape) if roles == (0, 2) else fresh(shape)
 
-    return _roots(changed)
+    return drawn_for("root", changed)
 
 
 def one_root_for_all_keys() -> AbstractContextManager[None]:
@@ -64,7 +40,7 @@ def one_root_for_all_keys() -> AbstractContextManager[None]:
             return fresh(shape)
         return np.repeat(fresh((1, shape[1])), shape[0], axis=0)
 
-    return _roots(changed)
+    return drawn_for("root", changed)
 
 
 def root_in_two_steps() -> AbstractContextManager[None]:

@@ -32,7 +32,9 @@ FLOAT_BITS = 53
 
 
 @contextmanager
-def _purpose(wanted: str, change: Change) -> Iterator[None]:
+def drawn_for(
+    wanted: str, change: Callable[[Fresh, tuple[int, int], Ring, tuple[int, ...]], RingArray]
+) -> Iterator[None]:
     """Change what servers draw for one purpose, alike at both holders of the key."""
     shipped = ServerSession.draw
 
@@ -48,10 +50,15 @@ def _purpose(wanted: str, change: Change) -> Iterator[None]:
         def fresh(shape: tuple[int, ...]) -> RingArray:
             return shipped(self, roles, purpose, path, ring, shape, client)
 
-        return change(fresh, ring, shape) if purpose == wanted else fresh(shape)
+        return change(fresh, roles, ring, shape) if purpose == wanted else fresh(shape)
 
     with replaced_method(ServerSession, "draw", draw):
         yield
+
+
+def _purpose(wanted: str, change: Change) -> AbstractContextManager[None]:
+    """`drawn_for`, whoever the holders are."""
+    return drawn_for(wanted, lambda fresh, roles, ring, shape: change(fresh, ring, shape))
 
 
 def _zeros(fresh: Fresh, ring: Ring, shape: tuple[int, ...]) -> RingArray:
