@@ -18,7 +18,7 @@ from rich.box import SIMPLE_HEAD
 from rich.table import Table
 
 import siguard
-from siguard.guard.plan import Plan
+from siguard.guard.plan import SWITCHES, WAYS, Plan
 
 
 @dataclass(frozen=True)
@@ -185,9 +185,9 @@ async def measured(call: Callable[[], Awaitable[siguard.GuardResult]], repeats: 
 
 
 def plan_name(plan: Plan | None) -> str:
-    """A plan in a word: ways of hidden, direct and beside, then what else it does."""
+    """A plan in a word: its ways, then what else it does."""
     if plan is None:
         return ""
-    ways = "/".join(str(way) for way in (plan.hidden, plan.direct, plan.beside))
-    more = [name for name in ("folded", "joined", "sequential") if getattr(plan, name)]
+    ways = "/".join(str(getattr(plan, name)) for name in WAYS)
+    more = [name for name in SWITCHES if getattr(plan, name)]
     return " ".join([ways, *more])

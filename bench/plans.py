@@ -39,7 +39,7 @@ from siguard.actors.planning import IN_MEMORY
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import encode_defender
 from siguard.guard.local_costs import LocalCosts
-from siguard.guard.plan import Plan
+from siguard.guard.plan import SWITCHES, WAYS, Plan
 from siguard.guard.planner import Planned, plan_for, plans_of
 from siguard.guard.policy import policy_cost
 from siguard.guard.shape import Shape
@@ -207,14 +207,14 @@ def choices(rows: Sequence[Measured], found: Sequence[Case], local: LocalCosts) 
 
 def code(plan: str) -> str:
     """A plan's name in a few letters."""
-    ways, *more = re.split(r" (?=folded|joined|sequential)", plan)
+    ways, *more = re.split(f" (?={'|'.join(SWITCHES)})", plan)
     return " ".join(["".join(way[0] for way in ways.split("/")), *(word[:4] for word in more)])
 
 
 def table(rows: Sequence[Measured], ratios: npt.NDArray[np.float64]) -> Table:
     """The rows with what the fit says of them."""
     headings = ("policy", "batch", "plan", "rounds", "MB", "cpu", "seconds", "fit")
-    title = "one call in memory, by plan: hidden, direct, beside by key (k), bit key (b), adder (a); * auto"
+    title = f"one call in memory, by plan: {', '.join(WAYS)} by key (k), bit key (b), adder (a); * auto"
     result = empty_table(title, headings, left=("policy", "plan"))
     for row, ratio in zip(rows, ratios, strict=True):
         result.add_row(

@@ -47,7 +47,7 @@ async def validated(
     Rounds: 6 with keys and two hidden layers.
     """
     batch, _, classes = x.shape
-    others = await exponentials(party.at("candidates"), x, reach.index_bits)
+    others = await exponentials(party.at("candidates"), x, reach.index_bits, classifier.plan.curves)
     E = others + label.reshape(batch, 1, classes) * (1 << FRACTION_BITS)
 
     async def conditions() -> Share:

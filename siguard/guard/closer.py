@@ -47,7 +47,7 @@ async def closer_answer(
     the eighth.
     """
     batch, _, classes = x.shape
-    others = await exponentials(party.at("candidates"), x, reach.index_bits)
+    others = await exponentials(party.at("candidates"), x, reach.index_bits, classifier.plan.curves)
     E = others + label.reshape(batch, 1, classes) * (1 << FRACTION_BITS)
     S, own_S = E.sum(-1), first.E.sum(-1)
 

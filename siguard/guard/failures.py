@@ -28,7 +28,9 @@ from siguard.guard.lanes import Lane, lanes_of
 from siguard.guard.shape import Shape
 from siguard.guard.start import LOGIT_BITS
 from siguard.guard.step_ranges import largest_sum
-from siguard.mpc.splines import ARGUMENT_BITS, CELL_BITS, EXP_BITS, EXP_WINDOW, LOG_BITS
+from siguard.mpc.splines import ARGUMENT_BITS, CELL_BITS, EXP_BITS, EXP_WINDOW, HIGH_BITS, LOG_BITS, LOW_BITS
+from siguard.mpc.tabled import FACTOR_BITS, LARGEST_FACTOR
+from siguard.mpc.thresholds import Way
 from siguard.ring import FRACTION_BITS
 
 #: Differences of logits for which the figures hold.
@@ -150,7 +152,7 @@ class _Call:
         self._add("start/scale", batch * ((C + 1) * LOGIT_RANGE - C * _WINDOW), LOGIT_BITS)
         self._gradient(batch, W=C - 1)
         self._add("log", batch * _LARGEST_LOG, LOG_BITS)
-        self._exponentials(batch, C - 1)
+        self._add("exp", batch * (C - 1) * _ROUNDED, EXP_BITS)
         lanes = lanes_of(config.outer)
         if self._is_sequential(config):
             for run in range(config.outer):
@@ -173,7 +175,7 @@ class _Call:
             if step > 0:
                 W = largest_sum(config, lanes, step)
                 # E, w, and where the label is lost exp(-lag) <= W: others together are as likely as the label.
-                self._exponentials(rows, C - 1 + 2 * W)
+                self._exponentials("exp", rows * (2 * C + 1), rows * (C - 1 + 2 * W))
                 self._gradient(rows, W)
                 if config.c3:
                     self._add("terms/close/weights", rows * W * self._sum, _PRODUCT)
@@ -181,11 +183,16 @@ class _Call:
                 if config.c2:
                     self._keep_label(rows, W)
             self._move(config, walked, step)
-        self._add("candidates", rows * (C - 1) * _ROUNDED, EXP_BITS)
+        self._exponentials("candidates", rows * C, rows * (C - 1))
         self._layers(rows, self._sum)
 
-    def _exponentials(self, rows: int, total: float) -> None:
-        self._add("exp", rows * total * _ROUNDED, EXP_BITS)
+    def _exponentials(self, step: str, count: int, total: float) -> None:
+        """By keys, or by the tables of the plan; total: the sum of all."""
+        if self.shape.plan.curves is not Way.ADDER:
+            self._add(step, total * _ROUNDED, EXP_BITS)
+            return
+        self._add(f"{step}/factors", count * LARGEST_FACTOR, LOW_BITS)
+        self._add(f"{step}/product", total * _ROUNDED, HIGH_BITS + FACTOR_BITS)
 
     def _layers(self, rows: int, S: float, first_bits: int = OPENED_BITS) -> None:
         """The hidden layers of h."""

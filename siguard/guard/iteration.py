@@ -26,6 +26,7 @@ from siguard.guard.classifier import Classifier, Logit
 from siguard.guard.config import GuardConfig
 from siguard.guard.lanes import Lane
 from siguard.guard.move import step_of
+from siguard.guard.plan import Plan
 from siguard.guard.start import Start, floored
 from siguard.guard.step_ranges import Reach, TermWeights, first_gradient_bits, largest_sum
 from siguard.guard.terms import Reference, Softmax, other_terms, reference_log_sum
@@ -35,6 +36,8 @@ from siguard.mpc.curves import exponential, piecewise
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share, as_opened
 from siguard.mpc.splines import ARGUMENT_BITS, EXP_BITS, LOG_BITS, Pieces, logarithm_pieces
+from siguard.mpc.tabled import tabled_exponential
+from siguard.mpc.thresholds import Way
 from siguard.ring import FRACTION_BITS, ring
 
 Integers = npt.NDArray[np.int64]
@@ -79,8 +82,10 @@ class ChosenLane:
     pace: Share
 
 
-async def exponentials(party: Party, x: Share, bits: int) -> Share:
-    """e^x at 16 bits.  1 round."""
+async def exponentials(party: Party, x: Share, bits: int, by: Way = Way.KEY) -> Share:
+    """e^x at 16 bits.  1 round with keys, 2 with tables: by adders, as other curves are."""
+    if by is Way.ADDER:
+        return await tabled_exponential(party, x, bits)
     opened = await open_additive(party, await exponential(party, x, bits))
     return await view(party, opened, EXP_BITS - FRACTION_BITS)
 
@@ -92,12 +97,12 @@ async def first_step(party: Party, start: Start, classifier: Classifier, reach: 
     x = start.x.reshape(batch, 1, classes) - label * FAR_BELOW
     lag = start.gap.reshape(batch, 1, 1)
     bits = first_gradient_bits(classes, classifier.defender.gradient_bits)
-    soft = await _softmax(party.at("exp"), [x, x - lag], label, WIDE_INDEX_BITS)
+    soft = await _softmax(party.at("exp"), [x, x - lag], label, WIDE_INDEX_BITS, Way.KEY)
     (logit, R), change, bounded, log_sum = await side_by_side(
         lambda: classifier.with_gradient(party.at("h"), soft.E, soft.S, soft.w, bits),
-        lambda: _log_weights(party.at("lag"), soft.w),
+        lambda: _log_weights(party.at("lag"), soft.w, classifier.plan),
         lambda: floored(party.at("floor"), Share.concatenate([start.x, start.gap], axis=-1), classifier.plan),
-        lambda: reference_log_sum(party.at("log"), soft.S),
+        lambda: reference_log_sum(party.at("log"), soft.S, classifier.plan),
     )
     x = bounded[:, :classes].reshape(batch, 1, classes) - label * (reach.offset << ARGUMENT_BITS)
     return FirstStep(soft.E, logit, R, x, bounded[:, classes:].reshape(batch, 1, 1) + change, log_sum)
@@ -136,7 +141,7 @@ async def walk(
     lag = first.lag.broadcast(x.shape[0], len(walked), 1)
     for step in range(1, config.inner):
         at = party.at("inner", step)
-        soft = await _softmax(at.at("exp"), [x, x - lag, -lag], label, reach.index_bits)
+        soft = await _softmax(at.at("exp"), [x, x - lag, -lag], label, reach.index_bits, classifier.plan.curves)
         largest = largest_sum(config, lanes, step)
         bits = weights.gradient_bits(h.classes, h.gradient_bits, largest)
         (logit, R), H, change = await side_by_side(
@@ -153,27 +158,27 @@ async def walk(
                 classifier.plan,
                 None if chosen is None else chosen.c3,
             ),
-            partial(_log_weights, at.at("lag"), soft.w),
+            partial(_log_weights, at.at("lag"), soft.w, classifier.plan),
         )
         x = await moved(at, x, logit, R, weights.c1, H, step)
         lag = lag + change
     return x
 
 
-async def _softmax(party: Party, arguments: Sequence[Share], label: Share, bits: int) -> Softmax:
-    """Exponentials of x, x - lag and perhaps -lag in one call.  1 round."""
+async def _softmax(party: Party, arguments: Sequence[Share], label: Share, bits: int, by: Way) -> Softmax:
+    """Exponentials of x, x - lag and perhaps -lag in one call.  1 round with keys."""
     classes = label.shape[-1]
-    values = await exponentials(party, Share.concatenate(arguments, axis=-1), bits)
+    values = await exponentials(party, Share.concatenate(arguments, axis=-1), bits, by)
     others = values[..., :classes]
     E = others + label * (1 << FRACTION_BITS)
     return Softmax(E, others, E.sum(-1)[..., None], values[..., classes : 2 * classes], values[..., 2 * classes :])
 
 
-async def _log_weights(party: Party, w: Share) -> Share:
-    """log sum w at `ARGUMENT_BITS`, (..., 1): the change of the lag.  1 round."""
+async def _log_weights(party: Party, w: Share, plan: Plan) -> Share:
+    """log sum w at `ARGUMENT_BITS`, (..., 1): the change of the lag.  1 round with keys."""
     total = w.sum(-1)[..., None]
     compared = as_opened(total).reduce(FRACTION_BITS - _WEIGHTS_COMPARED, WEIGHTS_RING)
-    terms = await piecewise(party, total, compared, weight_pieces())
+    terms = await piecewise(party, total, compared, weight_pieces(), plan.curves)
     return await view(party, await open_additive(party, terms), LOG_BITS - ARGUMENT_BITS)
 
 

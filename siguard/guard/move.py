@@ -52,8 +52,11 @@ async def step_of(
     scales = np.cbrt(np.array(lengths) / 2)
     values = np.rint(scales[:, None] * roots * 2.0**_ROOT_BITS).astype(np.int64)
     compared = squared.reduce(_NORM_SHIFT, NORM_RING)
-    steps = partial(scaled_steps, party.at("direction"), compared, thresholds >> _NORM_SHIFT, values)
-    if classifier.plan.joined:
+    plan = classifier.plan
+    steps = partial(
+        scaled_steps, party.at("direction"), compared, thresholds >> _NORM_SHIFT, values, by=plan.curves
+    )
+    if plan.joined:
         terms = await steps(U)
     else:
         root = await remask(party.at("root"), await steps(R[..., :1] * 0 + 1))
@@ -62,7 +65,7 @@ async def step_of(
     V = await view(party.at("direction"), opened, _ROOT_BITS - _DIRECTION_BITS)
     # length V (N - |V|^2 / 2) with V / scale in place of V.
     linear = np.rint(_NEWTON * np.array(lengths) / scales * 2.0 ** (2 * _DIRECTION_BITS)).astype(np.int64)
-    if classifier.plan.joined:
+    if plan.joined:
         terms = await cubic(party.at("move"), V, linear[:, None])
     else:
         step = party.at("length")

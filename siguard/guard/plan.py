@@ -8,12 +8,17 @@ from typing import Any, Self
 from siguard.errors import InputError
 from siguard.mpc.thresholds import Way
 
+#: Fields of a plan that are a `Way`, and those that are true or false.
+WAYS = ("hidden", "direct", "beside", "curves")
+SWITCHES = ("folded", "joined", "sequential")
+
 
 @dataclass(frozen=True)
 class Plan:
     """How comparisons are made, by where they stand, and how the backward pass through h.
 
     hidden: the ReLUs of h.  direct: other comparisons that everything waits for.  beside: those that run beside.
+    curves: logarithms and the division by length, and with adders exponentials by tables, a round more each.
     joined: the gradient is divided by its length in the comparison that finds it, and the step corrected for its
     length in one exchange; else by products of their own, a round more each.
     folded: the backward pass in one product with a matrix folded from the weights of h; two hidden layers only.
@@ -23,6 +28,7 @@ class Plan:
     hidden: Way = Way.KEY
     direct: Way = Way.KEY
     beside: Way = Way.KEY
+    curves: Way = Way.KEY
     folded: bool = True
     joined: bool = True
     sequential: bool = False
@@ -41,10 +47,11 @@ class Plan:
         if not isinstance(values, dict) or set(values) != expected:
             raise InputError(f"plan: expected the fields {', '.join(sorted(expected))}")
         try:
-            ways = {name: Way(values[name]) for name in ("hidden", "direct", "beside")}
+            chosen: dict[str, Any] = {name: Way(values[name]) for name in WAYS}
         except ValueError as error:
             raise InputError(f"plan: {error}; allowed: {', '.join(Way)}") from None
-        for name in ("folded", "joined", "sequential"):
+        for name in SWITCHES:
             if not isinstance(values[name], bool):
                 raise InputError(f"plan: {name} is {values[name]!r}; allowed: true or false")
-        return cls(**ways, folded=values["folded"], joined=values["joined"], sequential=values["sequential"])
+            chosen[name] = values[name]
+        return cls(**chosen)

@@ -16,7 +16,7 @@ from siguard.errors import InputError
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import can_be_folded
 from siguard.guard.local_costs import LocalCosts, shipped_costs
-from siguard.guard.plan import Plan
+from siguard.guard.plan import WAYS, Plan
 from siguard.guard.policy import ALL_CHOICES, POLICIES, policy_cost
 from siguard.guard.shape import Shape
 from siguard.mpc.gate import Cost
@@ -147,7 +147,7 @@ def _search(
 def _values(policy: str, name: str, widths: Sequence[int]) -> tuple[Any, ...]:
     if name not in POLICIES[policy].choices:
         return (getattr(_FEW, name),)
-    if name in ("hidden", "direct", "beside"):
+    if name in WAYS:
         return tuple(Way)
     return (True, False) if name != "folded" or can_be_folded(widths) else (False,)
 
@@ -159,6 +159,7 @@ def _settled(policy: str, plan: Plan, widths: Sequence[int]) -> Plan:
         plan.hidden if "hidden" in used else plan.direct,
         plan.direct,
         plan.beside if "beside" in used else plan.direct,
+        plan.curves if "curves" in used else plan.direct,
         plan.folded and "folded" in used and can_be_folded(widths),
         plan.joined and "joined" in used,
         plan.sequential and "sequential" in used,

@@ -44,7 +44,9 @@ class Policy(NamedTuple):
 
 POLICIES: dict[str, Policy] = {
     "siguard": Policy(siguard.protect, siguard.cost, composed),
-    "decay": Policy(decay.protect, decay.cost, composed, ("hidden", "direct", "beside", "folded", "joined")),
+    "decay": Policy(
+        decay.protect, decay.cost, composed, ("hidden", "direct", "beside", "curves", "folded", "joined")
+    ),
     "linesearch": Policy(linesearch.protect, linesearch.cost, composed, ("hidden", "direct")),
     "label": Policy(label.protect, label.cost, composed, ("direct",)),
     "none": Policy(none.protect, none.cost, composed, ("direct",)),

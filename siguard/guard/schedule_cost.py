@@ -11,6 +11,7 @@ from siguard.guard.config import GuardConfig
 from siguard.guard.iteration import WEIGHTS_RING, WIDE_INDEX_BITS, weight_pieces
 from siguard.guard.lanes import Lane
 from siguard.guard.move import NORM_RING, PER_OCTAVE
+from siguard.guard.plan import Plan
 from siguard.guard.shape import Shape
 from siguard.guard.start import floored_cost
 from siguard.guard.step_ranges import NORM_RANGE, Reach
@@ -21,23 +22,26 @@ from siguard.mpc.cubic import cubic_cost
 from siguard.mpc.curves import at_places_cost, exponential_cost, piecewise_cost, scaled_steps_cost
 from siguard.mpc.gate import Cost
 from siguard.mpc.splines import ARGUMENT_BITS, inverse_root_steps
+from siguard.mpc.tabled import tabled_exponential_cost
 from siguard.mpc.thresholds import Way, at_least_cost
 from siguard.ring import Z64
 
 
-def exponentials_cost(elements: int, bits: int) -> Cost:
+def exponentials_cost(elements: int, bits: int, by: Way = Way.KEY) -> Cost:
     """`siguard.guard.iteration.exponentials`."""
+    if by is Way.ADDER:
+        return tabled_exponential_cost(elements, bits)
     return exponential_cost(elements, bits) + product_cost(elements, 8)
 
 
 def first_step_cost(shape: Shape) -> Cost:
     """`siguard.guard.iteration.first_step`."""
     batch, classes = shape.batch, shape.classes
-    log = piecewise_cost(batch, SUM_RING.bits, len(sum_pieces().slopes)) + product_cost(batch, 8)
+    log = piecewise_cost(batch, SUM_RING.bits, len(sum_pieces().slopes), shape.plan.curves) + product_cost(batch, 8)
     return (
         exponentials_cost(2 * batch * classes, WIDE_INDEX_BITS)
         + shape.gradient(batch)
-        + _lag_cost(batch)
+        + _lag_cost(batch, shape.plan)
         + floored_cost(batch * (classes + 1), shape.plan)
         + log
     )
@@ -54,10 +58,10 @@ def walk_cost(shape: Shape, config: GuardConfig, lanes: Sequence[Lane], *, chose
     if chosen and config.c3:
         terms += product_cost(rows * classes, 8)
     later = (
-        exponentials_cost(rows * (2 * classes + 1), reach.index_bits)
+        exponentials_cost(rows * (2 * classes + 1), reach.index_bits, shape.plan.curves)
         + shape.gradient(rows)
         + terms
-        + _lag_cost(rows)
+        + _lag_cost(rows, shape.plan)
         + _move_cost(shape, rows, rows, terms=bool(config.c2 or config.c3))
         + pace
     )
@@ -76,9 +80,9 @@ def sequential_cost(shape: Shape, config: GuardConfig, lanes: Sequence[Lane]) ->
     return total
 
 
-def _lag_cost(rows: int) -> Cost:
+def _lag_cost(rows: int, plan: Plan) -> Cost:
     pieces = len(weight_pieces().slopes)
-    return piecewise_cost(rows, WEIGHTS_RING.bits, pieces) + product_cost(rows, 8)
+    return piecewise_cost(rows, WEIGHTS_RING.bits, pieces, plan.curves) + product_cost(rows, 8)
 
 
 def _move_cost(shape: Shape, rows: int, moved: int, *, terms: bool) -> Cost:
@@ -91,10 +95,11 @@ def _move_cost(shape: Shape, rows: int, moved: int, *, terms: bool) -> Cost:
     if terms:
         signed += deal_cost(rows, 8)
     thresholds = len(inverse_root_steps(*NORM_RANGE, PER_OCTAVE)[0])
+    curves = shape.plan.curves
     if shape.plan.joined:
-        once = scaled_steps_cost(rows, NORM_RING.bits, thresholds, classes) + cubic_cost(moved, classes)
+        once = scaled_steps_cost(rows, NORM_RING.bits, thresholds, classes, curves) + cubic_cost(moved, classes)
     else:
-        root = scaled_steps_cost(rows, NORM_RING.bits, thresholds, 1) + exchange_cost(moved, 8)
+        root = scaled_steps_cost(rows, NORM_RING.bits, thresholds, 1, curves) + exchange_cost(moved, 8)
         once = root + product_cost(moved, 8)
     opened = exchange_cost(rows * classes, 8) + exchange_cost(rows, 8)
     return signed + opened + once + product_cost(moved * classes, 8) * 2
@@ -112,7 +117,8 @@ def _terms_cost(shape: Shape, rows: int, config: GuardConfig, reach: Reach) -> C
 
 def _close_cost(shape: Shape, rows: int, x_bits: int) -> Cost:
     n = rows * shape.classes
-    compare = piecewise_cost(rows, SUM_RING.bits, len(sum_pieces().slopes)) + exchange_cost(n + rows, 8)
+    log = piecewise_cost(rows, SUM_RING.bits, len(sum_pieces().slopes), shape.plan.curves)
+    compare = log + exchange_cost(n + rows, 8)
     return (
         product_cost(n, 8)
         + compare
@@ -153,7 +159,7 @@ def _validated_cost(shape: Shape, config: GuardConfig, lanes: Sequence[Lane], co
     reach = Reach(config, lanes)
     own = at_least_cost(batch, shape.sign_bits, 2, 0, BITS, shape.plan.beside) + exchange_cost(2 * batch, 1)
     return (
-        exponentials_cost(rows * shape.classes, reach.index_bits)
+        exponentials_cost(rows * shape.classes, reach.index_bits, shape.plan.curves)
         + shape.logit(rows)
         + _kept_cost(shape, rows, reach, 1)
         + own
@@ -186,7 +192,7 @@ def closer_answer_cost(shape: Shape, config: GuardConfig, lanes: Sequence[Lane])
         deal_cost(batch, 8) * 2 + at_least_cost(batch, shape.sign_bits, 1, 3, Z64, by) + exchange_cost(batch, 8)
     )
     return (
-        exponentials_cost(batch * classes, reach.index_bits)
+        exponentials_cost(batch * classes, reach.index_bits, shape.plan.curves)
         + shape.logit(batch)
         + _kept_cost(shape, batch, reach, 8)
         + product_cost(batch * classes, 8)

@@ -14,10 +14,12 @@ from siguard.guard.classifier import sign_ring_bits
 from siguard.guard.closer import DIFFERENCE_RING
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import can_be_folded
+from siguard.guard.iteration import WEIGHTS_RING
+from siguard.guard.move import NORM_RING
 from siguard.guard.shape import Shape
 from siguard.guard.start import FLOOR_RING
 from siguard.guard.step_ranges import Reach
-from siguard.guard.terms import SCALE_RING, X_COMPARED
+from siguard.guard.terms import SCALE_RING, SUM_RING, X_COMPARED
 from siguard.mpc.splines import ARGUMENT_BITS
 from siguard.mpc.thresholds import Way, bits_cost
 from siguard.ring import ring
@@ -53,6 +55,14 @@ class Depths:
         """Of a comparison that everything waits for, in a ring of so many bits, before its exchange."""
         return _rounds(self._plan.direct, bits)
 
+    def _curve(self, bits: int) -> int:
+        """Of a logarithm or an inverse root, before its exchange."""
+        return _rounds(self._plan.curves, bits)
+
+    def _exponential(self, x: int) -> int:
+        """E, where x is bounded."""
+        return x + (2 if self._plan.curves is Way.ADDER else 1)
+
     def _beside(self, bits: int) -> int:
         return _rounds(self._plan.beside, bits)
 
@@ -83,7 +93,9 @@ class Depths:
         start = self.start()
         e = start + 1
         floored = start + self._beside(FLOOR_RING.bits) + 1
-        return FirstDepths(self.logit(e), self._gradient(e), floored, max(floored, e + 1), e + 1)
+        lag = max(floored, e + self._curve(WEIGHTS_RING.bits) + 1)
+        log_sum = e + self._curve(SUM_RING.bits) + 1
+        return FirstDepths(self.logit(e), self._gradient(e), floored, lag, log_sum)
 
     def walk(self, config: GuardConfig, first: FirstDepths, chosen: int) -> int:
         """x after the last step.  chosen: when the lane is known, one that is chosen; 0 for all lanes."""
@@ -92,18 +104,19 @@ class Depths:
         # V and the step from U; without joining, a product more for each.
         more = 0 if self._plan.joined else 1
         pace = 1 if chosen else 0
-        moved = max(first.gradient + 1 + more, max(first.logit + sign, first.gradient) + 1) + 2 + more
+        more_squared = more + self._curve(NORM_RING.bits)
+        moved = max(first.gradient + 1 + more_squared, max(first.logit + sign, first.gradient) + 1) + 2 + more
         x = max(max(moved, chosen) + pace, first.x)
         lag = first.lag
         for _ in range(1, config.inner):
-            e = max(x, lag) + 1
+            e = self._exponential(max(x, lag))
             close = max(self._close(x, e, first.log_sum), chosen) + pace if config.c3 else 0
             H = max(close, self._keep(x, e) if config.c2 else 0)
             R, logit = self._gradient(e), self.logit(e) + sign
             signed = max(logit, R, H) + 1
             squared = signed if H else R + 1
-            x = max(max(squared + more, signed) + 2 + more, chosen) + pace
-            lag = max(lag, e + 1)
+            x = max(max(squared + more_squared, signed) + 2 + more, chosen) + pace
+            lag = max(lag, e + self._curve(WEIGHTS_RING.bits) + 1)
         return x
 
     def sequential(self, config: GuardConfig, first: FirstDepths, outer: int) -> int:
@@ -114,7 +127,7 @@ class Depths:
         return hot
 
     def _close(self, x: int, e: int, log_sum: int) -> int:
-        change = max(e, log_sum) + 1
+        change = max(e + self._curve(SUM_RING.bits), log_sum) + 1
         return change + self._x + 2
 
     def _keep(self, x: int, e: int) -> int:
@@ -127,7 +140,7 @@ class Depths:
 
     def _validated(self, x: int, first: FirstDepths) -> int:
         """Whether a lane is accepted, before its exchange."""
-        e = x + 1
+        e = self._exponential(x)
         own = first.logit + self._beside(self._shape.sign_bits) + 1
         conditions = max(self._kept(x, e), own) + 1
         return max(self.logit(e) + self._direct(self._shape.sign_bits), conditions)
@@ -140,7 +153,7 @@ class Depths:
     def closer_answer(self, x: int, first: FirstDepths) -> int:
         """The answer of `decay`, additive."""
         sign = self._direct(self._shape.sign_bits)
-        e = x + 1
+        e = self._exponential(x)
         own = first.logit + self._beside(self._shape.sign_bits) + 1
         difference = max(self.logit(e) + sign, own) + 1
         return max(difference + self._direct(DIFFERENCE_RING.bits), self._kept(x, e) + 1)

@@ -57,15 +57,15 @@ def sum_pieces() -> Pieces:
     return logarithm_pieces(*_SUM_RANGE, FRACTION_BITS, _SUM_COMPARED)
 
 
-async def log_sum(party: Party, S: Share) -> Additive:
-    """log S at `LOG_BITS`, additive, held from S = 2^10 on.  0 rounds."""
+async def log_sum(party: Party, S: Share, plan: Plan) -> Additive:
+    """log S at `LOG_BITS`, additive, held from S = 2^10 on.  0 rounds with keys."""
     compared = as_opened(S).reduce(FRACTION_BITS - _SUM_COMPARED, SUM_RING)
-    return await piecewise(party, S, compared, sum_pieces())
+    return await piecewise(party, S, compared, sum_pieces(), plan.curves)
 
 
-async def reference_log_sum(party: Party, S: Share) -> Share:
-    """log S of the undefended answer at `ARGUMENT_BITS`.  1 round."""
-    opened = await open_additive(party, await log_sum(party, S))
+async def reference_log_sum(party: Party, S: Share, plan: Plan) -> Share:
+    """log S of the undefended answer at `ARGUMENT_BITS`.  1 round with keys."""
+    opened = await open_additive(party, await log_sum(party, S, plan))
     return await view(party, opened, LOG_BITS - ARGUMENT_BITS)
 
 
@@ -120,7 +120,7 @@ async def _stay_close(
         return await view(party.at("weights"), opened, FRACTION_BITS)
 
     async def compare() -> Opened:
-        logs = await log_sum(party.at("log"), soft.S)
+        logs = await log_sum(party.at("log"), soft.S, plan)
         change = as_additive(reference.log_sum.broadcast(batch, lanes, 1)) * (1 << shift) - logs
         moved = as_additive(x - reference.x) * (1 << shift)
         wide = change.map(lambda value: np.broadcast_to(value, moved.shape))

@@ -1,4 +1,7 @@
-"""Functions of a secret with one key each, before any exchange: exponential, piecewise linear, scaled steps."""
+"""Functions of a secret, before any exchange: exponential, piecewise linear, scaled steps.
+
+With one key each; the last two by adders too (`Way`), and the exponential by tables (`siguard.mpc.tabled`).
+"""
 
 from __future__ import annotations
 
@@ -13,7 +16,7 @@ from siguard.mpc.keyed import signed_window, window, window_cost
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Opened, Share, as_opened
 from siguard.mpc.splines import ARGUMENT_BITS, CELL_BITS, Pieces, exponential_cells
-from siguard.mpc.thresholds import at_least, at_least_cost
+from siguard.mpc.thresholds import Way, at_least, at_least_cost
 from siguard.ring import Z64, Ring, RingArray, ring
 
 
@@ -98,19 +101,19 @@ async def exponential(party: Party, x: Share, index_bits: int) -> Additive:
 # --- piecewise linear -------------------------------------------------------------------------------------
 
 
-def piecewise_cost(elements: int, bits: int, pieces: int) -> Cost:
+def piecewise_cost(elements: int, bits: int, pieces: int, by: Way = Way.KEY) -> Cost:
     """A comparison with every threshold and one wire."""
-    return at_least_cost(elements, bits, pieces - 1, 1, Z64)
+    return at_least_cost(elements, bits, pieces - 1, 1, Z64, by)
 
 
 @gate(cost=piecewise_cost, simulator=composed)
-async def piecewise(party: Party, x: Share, compared: Opened, pieces: Pieces) -> Additive:
+async def piecewise(party: Party, x: Share, compared: Opened, pieces: Pieces, by: Way = Way.KEY) -> Additive:
     """The piecewise linear function of x, additive, of x's shape.
 
     compared: x at the scale of the thresholds, in a ring that holds x - thresholds.  Exact but for the rounding of
-    ``compared``.  Cost: 0 rounds, a key for each argument.
+    ``compared``.  Cost: that of `at_least`, a key for each argument or an adder for each threshold.
     """
-    bits = await at_least(party, compared, pieces.thresholds, x[..., None])
+    bits = await at_least(party, compared, pieces.thresholds, x[..., None], by=by)
     if party.is_dealer:
         return Additive(2, Z64, Z64.zeros(*x.shape), bits.depth, dealer_part=False)
     jumps = np.stack([Z64.constant(np.diff(pieces.constants)), Z64.constant(np.diff(pieces.slopes))], axis=1)
@@ -129,9 +132,9 @@ def plus_public(terms: Additive, constant: npt.ArrayLike) -> Additive:
 # --- steps that scale -------------------------------------------------------------------------------------
 
 
-def scaled_steps_cost(elements: int, bits: int, thresholds: int, wires: int) -> Cost:
+def scaled_steps_cost(elements: int, bits: int, thresholds: int, wires: int, by: Way = Way.KEY) -> Cost:
     """A comparison with every threshold, for all wires."""
-    return at_least_cost(elements, bits, thresholds, wires, Z64)
+    return at_least_cost(elements, bits, thresholds, wires, Z64, by)
 
 
 @gate(cost=scaled_steps_cost, simulator=composed)
@@ -141,14 +144,15 @@ async def scaled_steps(
     thresholds: npt.NDArray[np.int64],
     values: npt.NDArray[np.int64],
     wires: Share,
+    by: Way = Way.KEY,
 ) -> Additive:
     """s(x) y_j for a public step function s and wires y_j, additive.
 
     x: (..., lanes or 1).  wires: (*x.shape, n).  values: (lanes, thresholds + 1), a step function for each
     lane.  Result: (..., lanes, n).  Exact while x - thresholds stays inside the ring of x.
-    Cost: 0 rounds, a key for each argument.
+    Cost: that of `at_least`, as for `piecewise`.
     """
-    bits = await at_least(party, x, [int(t) for t in thresholds], wires)
+    bits = await at_least(party, x, [int(t) for t in thresholds], wires, by=by)
     lanes, n = values.shape[0], wires.shape[-1]
     shape = (*x.shape[:-1], lanes, n)
     if party.is_dealer:

@@ -26,6 +26,7 @@ from siguard.guard.terms import Softmax
 from siguard.mpc.arithmetic import remask
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Share, as_additive
+from siguard.mpc.thresholds import Way
 from siguard.proofsim.patching import replaced
 
 #: The published one.
@@ -56,11 +57,11 @@ def leaky_guard(limit: int = LIMIT, learning_rate: float = LEARNING_RATE) -> Ite
     """
     shipped, softmax = POLICIES["siguard"], iteration._softmax
 
-    async def look_first(party: Party, arguments: Sequence[Share], label: Share, bits: int) -> Softmax:
+    async def look_first(party: Party, arguments: Sequence[Share], label: Share, bits: int, by: Way) -> Softmax:
         # With three arguments it is the softmax of an x that has moved.
         if len(arguments) == 3:
             await _look.get()(party.at("stop"), arguments[0])
-        return await softmax(party, arguments, label, bits)
+        return await softmax(party, arguments, label, bits, by)
 
     async def protect(
         party: Party, logits: Share, defender: SharedDefender, config: GuardConfig, plan: Plan

@@ -23,6 +23,7 @@ from siguard.mpc.curves import exponential, piecewise, scaled_steps
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share, as_opened
 from siguard.mpc.splines import ARGUMENT_BITS, inverse_root_steps, logarithm_pieces
+from siguard.mpc.tabled import tabled_exponential
 from siguard.mpc.thresholds import Way
 from siguard.proofsim.ideal import FreshParts, TrustedParty, same_parts, shared_with
 from siguard.proofsim.queries import run_hybrid
@@ -99,8 +100,16 @@ def wide_cases() -> list[WideCase]:
         WideCase("win_counts by adders", ("compare.win_counts",), partial(_ranks, by=Way.ADDER), columns),
         *(WideCase(f"relu by {by}", ("compare.relu",), _one(relu, bits=32, shift=8, by=by), columns) for by in Way),
         WideCase("exponential", ("curves.exponential",), _one(exponential, index_bits=16), arguments),
-        WideCase("logarithm", ("curves.piecewise",), _logarithm, numbers),
-        WideCase("inverse root times a wire", ("curves.scaled_steps",), _scaled, scaled),
+        WideCase(
+            "exponential by tables",
+            ("tabled.tabled_exponential",),
+            _one(tabled_exponential, index_bits=12),
+            arguments,
+        ),
+        WideCase("logarithm", ("curves.piecewise",), partial(_logarithm, by=Way.KEY), numbers),
+        WideCase("logarithm by adders", ("curves.piecewise",), partial(_logarithm, by=Way.ADDER), numbers),
+        WideCase("inverse root times a wire", ("curves.scaled_steps",), partial(_scaled, by=Way.KEY), scaled),
+        WideCase("the same by adders", ("curves.scaled_steps",), partial(_scaled, by=Way.ADDER), scaled),
         WideCase("cubic", ("cubic.cubic",), _one(cubic, linear=1 << f), columns),
     ]
 
@@ -121,15 +130,15 @@ async def _ranks(party: Party, wires: Sequence[Share], by: Way) -> Any:
     return await ranked(party.at("ranks"), counts, 2, wires[0][..., None])
 
 
-async def _logarithm(party: Party, wires: Sequence[Share]) -> Any:
+async def _logarithm(party: Party, wires: Sequence[Share], by: Way) -> Any:
     compared = as_opened(wires[0]).reduce(4, ring(32))
-    return await piecewise(party, wires[0], compared, logarithm_pieces(0, 3, 2, FRACTION_BITS, 12))
+    return await piecewise(party, wires[0], compared, logarithm_pieces(0, 3, 2, FRACTION_BITS, 12), by)
 
 
-async def _scaled(party: Party, wires: Sequence[Share]) -> Any:
+async def _scaled(party: Party, wires: Sequence[Share], by: Way) -> Any:
     thresholds, values = inverse_root_steps(0, 8, 1)
     steps = np.rint(values * (1 << 8)).astype(np.int64)[None]
-    return await scaled_steps(party, as_opened(wires[0]), thresholds, steps, wires[1])
+    return await scaled_steps(party, as_opened(wires[0]), thresholds, steps, wires[1], by)
 
 
 async def _matmul(party: Party, wires: Sequence[Share], shift: int) -> Any:

@@ -9,12 +9,16 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import pytest
 import trio
 
-from siguard import Defender
+import siguard.actors.cluster as cluster_module
+from siguard import Defender, GuardConfig
 from siguard.actors.local import LocalRun, run_three
 from siguard.guard.defender import SharedDefender, encode_defender
 from siguard.guard.plan import Plan
+from siguard.guard.planner import Conditions, Planned
+from siguard.guard.shape import Shape
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Opened, Share
 from siguard.mpc.thresholds import Way
@@ -27,11 +31,20 @@ Shares = list[Share]
 PLANS = {
     "keys": Plan(),
     "bit keys": Plan(Way.BIT_KEY, Way.KEY, Way.BIT_KEY),
-    "bit keys everywhere": Plan(Way.BIT_KEY, Way.BIT_KEY, Way.BIT_KEY),
-    "adders": Plan(Way.ADDER, Way.ADDER, Way.ADDER, folded=False, joined=False),
-    "in turn": Plan(Way.KEY, Way.ADDER, Way.ADDER, joined=False, sequential=True),
+    "bit keys everywhere": Plan(Way.BIT_KEY, Way.BIT_KEY, Way.BIT_KEY, Way.BIT_KEY),
+    "adders": Plan(Way.ADDER, Way.ADDER, Way.ADDER, Way.ADDER, folded=False, joined=False),
+    "in turn": Plan(Way.KEY, Way.ADDER, Way.ADDER, Way.ADDER, joined=False, sequential=True),
 }
 TWO_PLANS = {name: PLANS[name] for name in ("keys", "in turn")}
+
+
+def force_plan(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> None:
+    """Whatever a cluster is asked, it plans this."""
+
+    def planned(config: GuardConfig, shape: Shape, conditions: Conditions) -> Planned:
+        return Planned(plan, 0, 0, 0.0)
+
+    monkeypatch.setattr(cluster_module, "plan_for", planned)
 
 
 def run(protocol: Callable[[Party], Awaitable[Any]], seed: int = 0) -> LocalRun:

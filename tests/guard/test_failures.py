@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import trio
+from guard_helpers import PLANS, force_plan
 
 from siguard import Defender, GuardConfig, open_cluster
 from siguard.actors.debug import DebugProbe, Internals
@@ -24,7 +25,8 @@ from siguard.guard.start import LOGIT_BITS
 from siguard.mpc.arithmetic import view
 from siguard.mpc.party import Party
 from siguard.mpc.share import Opened, Share
-from siguard.mpc.splines import ARGUMENT_BITS, CELL_BITS, EXP_BITS
+from siguard.mpc.splines import ARGUMENT_BITS, CELL_BITS, EXP_BITS, HIGH_BITS
+from siguard.mpc.tabled import FACTOR_BITS
 from siguard.ring import Z64, Ring
 
 #: Bounds that were published for h 10-128-64-1, trained on digits.
@@ -100,7 +102,8 @@ def watch(monkeypatch: pytest.MonkeyPatch) -> list[DebugProbe]:
 
     monkeypatch.setattr(DebugProbe, "internals", kept)
     guard = Path(str(import_module("siguard.guard").__file__)).parent
-    for file in (*guard.glob("*.py"), *guard.glob("policies/*.py"), guard.parent / "mpc" / "arithmetic.py"):
+    mpc = guard.parent / "mpc"
+    for file in (*guard.glob("*.py"), *guard.glob("policies/*.py"), mpc / "arithmetic.py", mpc / "tabled.py"):
         name = ".".join(file.relative_to(guard.parent.parent).with_suffix("").parts)
         if getattr(import_module(name), "view", None) is view:
             monkeypatch.setattr(f"{name}.view", watched)
@@ -118,13 +121,16 @@ def observed(probe: DebugProbe, classes: int) -> dict[str, float]:
     values = {path: np.abs(Z64.signed(probe.open(f"view {path}")).astype(np.float64)) for path in paths}
     totals: defaultdict[str, float] = defaultdict(float)
     for path, value in values.items():
-        loop = re.match(r"(.*inner\[[^0]\d*\]/)(exp|terms/label/.*)$", path)
+        loop = re.match(r"(.*inner\[[^0]\d*\]/)(exp|exp/product|terms/label/.*)$", path)
         if loop is not None:
-            E = values[f"{loop[1]}exp"][..., :classes].max(axis=-1, keepdims=True) * 2.0**-EXP_BITS
+            by_key = f"{loop[1]}exp" in values
+            exponentials = values[f"{loop[1]}exp" if by_key else f"{loop[1]}exp/product"]
+            bits = EXP_BITS if by_key else HIGH_BITS + FACTOR_BITS
+            E = exponentials[..., :classes].max(axis=-1, keepdims=True) * 2.0**-bits
             lost = E > 0.99
             if loop[2] == "terms/label/product":
                 assert not value[~lost[..., 0]].any()  # whatever the other factor has become
-            elif loop[2] == "exp":
+            elif loop[2].startswith("exp"):
                 value = np.concatenate([value[..., :-1], value[..., -1:] * lost], axis=-1)
             else:
                 value = value * lost
@@ -133,28 +139,27 @@ def observed(probe: DebugProbe, classes: int) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("policy", ["siguard", "decay", "linesearch", "none"])
-@pytest.mark.parametrize("rounds", ["few", "bytes"])
+@pytest.mark.parametrize("name", ["keys", "adders", "in turn"])
 @pytest.mark.parametrize("scale", [1, 6])
 def test_every_view_is_declared_and_stays_within_its_bound(
-    policy: str, rounds: str, scale: int, monkeypatch: pytest.MonkeyPatch
+    policy: str, name: str, scale: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rng = np.random.default_rng(3)
     widths = (10, 24, 12, 1)
     layers = [(rng.normal(size=(m, n)) * np.sqrt(2 / m), rng.normal(size=n) / 10) for m, n in pairwise(widths)]
     defender = Defender(layers)
-    config = GuardConfig(policy, rounds=rounds)
+    config = GuardConfig(policy)
+    force_plan(monkeypatch, PLANS[name])
     if policy == "siguard":
         config = config.with_values(outer=2, inner=4)
     probes = watch(monkeypatch)
 
-    async def main() -> Plan:
+    async def main() -> None:
         async with open_cluster(seed=5, debug_open=True) as cluster:
-            result = await cluster.guard(rng.normal(size=(6, 10)) * scale, defender, config)
-        assert result.planned is not None
-        return result.planned.plan
+            await cluster.guard(rng.normal(size=(6, 10)) * scale, defender, config)
 
-    plan = trio.run(main)
-    shape = Shape(6, widths, encode_defender(defender).magnitude_bits, plan)
+    trio.run(main)
+    shape = Shape(6, widths, encode_defender(defender).magnitude_bits, PLANS[name])
     bounds = failure_probabilities(shape, config).by_step
     found = observed(probes[-1], 10)
     assert set(found) == set(bounds)

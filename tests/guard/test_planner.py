@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import product
+
 import pytest
 
 from siguard import GuardConfig, InputError
@@ -33,11 +35,11 @@ def test_few_has_the_fewest_rounds_and_bytes_the_fewest_bytes(policy: str) -> No
     assert auto.seconds <= min(few.seconds, least.seconds)
     # No plan of one's own is better.
     config = GuardConfig(policy)
-    for by in Way:
-        for joined in (True, False):
-            own = policy_cost(shape()._replace(plan=Plan(by, by, by, folded=joined, joined=joined)), config)
-            assert few.rounds <= own.rounds + 3
-            assert least.bytes <= own.bytes
+    for by, curves, joined in product(Way, Way, (True, False)):
+        plan = Plan(by, by, by, curves, folded=joined, joined=joined)
+        own = policy_cost(shape()._replace(plan=plan), config)
+        assert few.rounds <= own.rounds + 3
+        assert least.bytes <= own.bytes
 
 
 @policies

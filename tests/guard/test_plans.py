@@ -6,13 +6,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from guard_helpers import PLANS, random_defender
+from guard_helpers import PLANS, force_plan, random_defender
 
-import siguard.actors.cluster as cluster_module
 from siguard import GuardConfig, InputError, Model, open_cluster, reference
 from siguard.guard.plan import Plan
-from siguard.guard.planner import Conditions, Planned
-from siguard.guard.shape import Shape
 from siguard.mpc.thresholds import Way
 from siguard.nn.model import FloatArray
 
@@ -25,13 +22,6 @@ CONFIGS = [
     GuardConfig(outer=4, inner=2, c3=0.01),
 ]
 SHAPES = [(4, 16, 1), (4, 12, 8, 1), (4, 6, 5, 4, 1)]
-
-
-def _force(monkeypatch: pytest.MonkeyPatch, plan: Plan) -> None:
-    def planned(config: GuardConfig, shape: Shape, conditions: Conditions) -> Planned:
-        return Planned(plan, 0, 0, 0.0)
-
-    monkeypatch.setattr(cluster_module, "plan_for", planned)
 
 
 @pytest.mark.parametrize("widths", SHAPES, ids=lambda widths: "-".join(map(str, widths)))
@@ -47,7 +37,7 @@ async def test_every_plan_gives_the_same_answer(
     answers: dict[str, FloatArray] = {}
     async with open_cluster(seed=1) as cluster:
         for name in ("keys", "adders", "in turn"):
-            _force(monkeypatch, PLANS[name])
+            force_plan(monkeypatch, PLANS[name])
             answers[name] = (await cluster.guard(logits, defender, config)).confidences
             assert (answers[name].argmax(1) == logits.argmax(1)).all(), name
     exact = config.policy in ("none", "label")
@@ -66,7 +56,7 @@ async def test_every_plan_infers_the_same_logits(autojump_clock: Any, monkeypatc
     expected = reference.softmax(model(features))
     async with open_cluster(seed=1) as cluster:
         for plan in PLANS.values():
-            _force(monkeypatch, plan)
+            force_plan(monkeypatch, plan)
             answer = await cluster.query(features, model, random_defender(4, 5, 1), GuardConfig("none"))
             assert np.abs(answer.confidences - expected).max() < 1e-3, plan
             assert answer.planned is not None
@@ -145,7 +135,7 @@ def test_what_is_not_a_plan_is_named(change: dict[str, Any], message: str) -> No
 
 @pytest.mark.parametrize("values", [None, [], "key", {}, {"hidden": "key"}])
 def test_a_plan_has_all_its_fields(values: Any) -> None:
-    with pytest.raises(InputError, match=r"^plan: expected the fields beside, direct, folded, hidden, joined"):
+    with pytest.raises(InputError, match=r"^plan: expected the fields beside, curves, direct, folded, hidden"):
         Plan.from_dict(values)
 
 

@@ -103,7 +103,7 @@ def config(request: pytest.FixtureRequest) -> GuardConfig:
     return result
 
 
-@pytest.fixture(scope="module", params=["few", "bytes"])
+@pytest.fixture(scope="module", params=["few", "auto"])
 def rounds(request: pytest.FixtureRequest) -> str:
     result: str = request.param
     return result

@@ -184,22 +184,25 @@ CASES: dict[str, Case] = {
         lambda g, p, n, t: g(p, wire(p, n), t), lambda n, t: (n, t), [(1, 8), (5, 12), (3, 43)]
     ),
     "curves.piecewise": Case(
-        lambda g, p, n, k, pieces: g(p, wire(p, n), opened(p, n, R=ring(k)), LOGARITHMS[pieces]),
-        lambda n, k, pieces: (n, k, pieces),
-        [(1, 32, 4), (5, 28, 6), (3, 64, 18)],
+        lambda g, p, n, k, pieces, by: g(p, wire(p, n), opened(p, n, R=ring(k)), LOGARITHMS[pieces], by),
+        lambda n, k, pieces, by: (n, k, pieces, by),
+        [(*size, by) for by in Way for size in ((1, 32, 4), (5, 28, 6), (3, 64, 18))],
     ),
     "curves.scaled_steps": Case(
-        lambda g, p, n, k, t, wires: g(
-            p, opened(p, n, 1, R=ring(k)), np.arange(t), np.zeros((3, t + 1), np.int64), wire(p, n, 1, wires)
+        lambda g, p, n, k, t, wires, by: g(
+            p, opened(p, n, 1, R=ring(k)), np.arange(t), np.zeros((3, t + 1), np.int64), wire(p, n, 1, wires), by
         ),
-        lambda n, k, t, wires: (n, k, t, wires),
-        [(1, 8, 1, 1), (4, 56, 9, 3), (2, 64, 30, 10)],
+        lambda n, k, t, wires, by: (n, k, t, wires, by),
+        [(*size, by) for by in Way for size in ((1, 8, 1, 1), (4, 56, 9, 3), (2, 64, 30, 10))],
     ),
     "io.receive_input": Case(input_call, bytes_of, BY_RING, start=0),
     "io.reveal": Case(reveal_call, bytes_of, BY_RING),
     "keyed.comparison": Case(keyed_call(lambda *shape: shape), keyed_sizes, KEYED),
     "keyed.window": Case(
         keyed_call(lambda keys, _: (keys,)), keyed_sizes, [size for size in KEYED if size[1] <= 1 << size[3]]
+    ),
+    "tabled.tabled_exponential": Case(
+        lambda g, p, n, t: g(p, wire(p, n), t), lambda n, t: (n, t), [(1, 5), (5, 12), (3, 9)]
     ),
     "thresholds.at_least": Case(
         lambda g, p, n, k, t, w, K, by: g(

@@ -235,7 +235,7 @@ POLICY_CONFIGS = [
 PLANS = {
     "keys": Plan(),
     "bit keys": Plan(Way.BIT_KEY, Way.KEY, Way.BIT_KEY),
-    "adders": Plan(Way.ADDER, Way.ADDER, Way.ADDER, folded=False, joined=False),
+    "adders": Plan(Way.ADDER, Way.ADDER, Way.ADDER, Way.ADDER, folded=False, joined=False),
     "in turn": Plan(sequential=True),
 }
 

@@ -25,6 +25,7 @@ from siguard.mpc.splines import (
     inverse_root_steps,
     logarithm_pieces,
 )
+from siguard.mpc.thresholds import Way
 from siguard.ring import Z2, Z64, Ring, RingArray, ring
 
 FEW = settings(deadline=None, max_examples=8, derandomize=True)
@@ -197,10 +198,11 @@ def test_public_constants_are_one_role_s() -> None:
 # --- steps that scale -------------------------------------------------------------------------------------
 
 
+@pytest.mark.parametrize("by", Way)
 @pytest.mark.parametrize(("own", "lanes"), [(1, 1), (1, 4), (4, 4)])
 @FEW
 @given(seed=seeds, count=st.integers(1, 9), n=st.integers(1, 5))
-def test_scaled_steps_are_exact(own: int, lanes: int, seed: int, count: int, n: int) -> None:
+def test_scaled_steps_are_exact(own: int, lanes: int, by: Way, seed: int, count: int, n: int) -> None:
     """One argument for all lanes, or one for each, and a step function for each."""
     rng, R = np.random.default_rng(seed), ring(40)
     thresholds = np.unique(rng.integers(-(2**38), 2**38, count))
@@ -210,7 +212,7 @@ def test_scaled_steps_are_exact(own: int, lanes: int, seed: int, count: int, n: 
     y = rng.integers(-(2**63), 2**63 - 1, (2, 3, own, n))
     X, Y = share_opened(x, R, seed=seed), share(y, seed=seed)
     found = terms_from(
-        lambda party: gates.scaled_steps(party, X[party.role], thresholds, values, Y[party.role]), seed=seed
+        lambda party: gates.scaled_steps(party, X[party.role], thresholds, values, Y[party.role], by), seed=seed
     )
     assert found.shape == (2, 3, lanes, n)
     place = np.broadcast_to(np.searchsorted(thresholds, x, side="right"), (2, 3, lanes))

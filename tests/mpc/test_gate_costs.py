@@ -130,7 +130,7 @@ def classifier(p: Party, widths: Size) -> SharedDefender:
 PLANS = {
     "keys": Plan(),
     "bit keys": Plan(Way.BIT_KEY, Way.KEY, Way.BIT_KEY),
-    "adders": Plan(Way.ADDER, Way.ADDER, Way.ADDER, folded=False, joined=False),
+    "adders": Plan(Way.ADDER, Way.ADDER, Way.ADDER, Way.ADDER, folded=False, joined=False),
     "in turn": Plan(sequential=True),
 }
 plans = pytest.mark.parametrize("plan", PLANS.values(), ids=PLANS)

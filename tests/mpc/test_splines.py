@@ -26,6 +26,7 @@ from siguard.mpc.splines import (
     inverse_root_steps,
     logarithm_pieces,
 )
+from siguard.mpc.thresholds import Way
 from siguard.ring import Z64, ring
 
 FEW = settings(deadline=None, max_examples=8, derandomize=True)
@@ -170,20 +171,21 @@ def test_knots_closer_than_what_is_compared_are_one() -> None:
 # --- piecewise linear, by three parties -------------------------------------------------------------------
 
 
-def piecewise(X: Any, compared: Any, pieces: Pieces, seed: int = 0) -> Integers:
+def piecewise(X: Any, compared: Any, pieces: Pieces, seed: int = 0, by: Way = Way.KEY) -> Integers:
     wires = share(X, seed=seed)
 
     def protocol(party: Party) -> Awaitable[Additive]:
         mine = wires[party.role]
-        return gates.piecewise(party, mine, compared(as_opened(mine)), pieces)
+        return gates.piecewise(party, mine, compared(as_opened(mine)), pieces, by)
 
     return Z64.signed(terms_of(run(protocol, seed=seed).results))
 
 
+@pytest.mark.parametrize("by", Way)
 @pytest.mark.parametrize("bits", [16, 40, 64])
 @FEW
 @given(seed=seeds, count=st.integers(1, 12))
-def test_pieces_with_jumps_and_kinks_are_exact(bits: int, seed: int, count: int) -> None:
+def test_pieces_with_jumps_and_kinks_are_exact(bits: int, by: Way, seed: int, count: int) -> None:
     rng, quarter = np.random.default_rng(seed), 1 << (bits - 2)
     thresholds = np.unique(rng.integers(-quarter, quarter, count))
     pieces = Pieces(
@@ -193,7 +195,7 @@ def test_pieces_with_jumps_and_kinks_are_exact(bits: int, seed: int, count: int)
     )
     pieces.slopes[0] = 0
     X = np.concatenate([rng.integers(-quarter, quarter, 6), thresholds, thresholds - 1])[:, None]
-    found = piecewise(X, lambda opened: opened.reduce(0, ring(bits)), pieces, seed)
+    found = piecewise(X, lambda opened: opened.reduce(0, ring(bits)), pieces, seed, by)
     with np.errstate(over="ignore"):
         np.testing.assert_array_equal(found, value_at(pieces, X, X), err_msg=f"seed {seed}")
 
