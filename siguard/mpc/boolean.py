@@ -1,4 +1,4 @@
-"""Boolean shares and the parallel-prefix adder.
+"""Boolean shares and the sign by a parallel-prefix adder over small tables.
 
 A bit is a wire over Z_2.  Outside the adder bits are held one to a byte (`siguard.ring.Z2`), inside it 64
 to a word (`siguard.ring.PACKED`); both run gate 1 at k = 1, so the dealer never waits.
@@ -7,6 +7,8 @@ to a word (`siguard.ring.PACKED`); both run gate 1 at k = 1, so the dealer never
 from __future__ import annotations
 
 from math import prod
+
+import numpy as np
 
 from siguard.mpc.arithmetic import deal_cost, deal_wire, exchange_cost, multiply, product_cost, remask
 from siguard.mpc.gate import Cost, composed, gate
@@ -35,20 +37,37 @@ def _words(elements: int) -> int:
     return -(-elements // 64)
 
 
-def adder_levels(width: int) -> list[int]:
-    """Blocks left before each level of the carry tree over ``width`` bits."""
+#: Bits that one table adds up.
+_CHUNK = 4
+
+
+def _chunks(bits: int) -> tuple[int, int]:
+    """How many chunks all bits but the top one make, and the width of the lowest; the others are full."""
+    count = -(-(bits - 1) // _CHUNK)
+    return count, bits - 1 - _CHUNK * (count - 1)
+
+
+def _table_rows(bits: int) -> int:
+    """Dealt bits to an element: one less than its entries for each table, and the top bit of the mask."""
+    count, lowest = _chunks(bits)
+    return (1 << lowest) - 1 + ((1 << _CHUNK) - 1) * (count - 1) + 1
+
+
+def adder_levels(blocks: int) -> list[int]:
+    """Blocks left before each level of the carry tree over so many."""
     levels = []
-    while width > 1:
-        levels.append(width)
-        width = -(-width // 2)
+    while blocks > 1:
+        levels.append(blocks)
+        blocks = -(-blocks // 2)
     return levels
 
 
 def sign_cost(elements: int, bits: int) -> Cost:
-    """Masks dealt, one exchange for the generate bits, then the levels of the carry tree."""
+    """Tables dealt, one exchange for what their entries generate and propagate, the levels of the carry tree."""
     words = _words(elements)
-    total = deal_cost(bits * words, 8) + exchange_cost((bits - 1) * words, 8)
-    for blocks in adder_levels(bits - 1):
+    count, _ = _chunks(bits)
+    total = deal_cost(_table_rows(bits) * words, 8) + exchange_cost((2 * count - 1) * words, 8)
+    for blocks in adder_levels(count):
         pairs = blocks // 2
         total += product_cost((2 * pairs - 1) * words, 8)
     return total
@@ -58,44 +77,89 @@ def sign_cost(elements: int, bits: int) -> Cost:
 async def sign_bit(party: Party, x: Share | Opened) -> Share:
     """The most significant bit of x in its ring, 1 for negative, as bits one to a byte.
 
-    x = a + alpha with a known to roles 0 and 1 and alpha to role 2: g = a and alpha, p = a xor alpha, where
-    alpha is shared by one dealt word per bit, so that g needs a re-mask only.  A carry tree of ceil(log2(k - 1))
-    levels combines (g, p) of neighbouring blocks, G = g_hi xor p_hi g_lo, P = p_hi p_lo (Kogge and Stone 1973;
-    only the last carry is wanted, so each level halves the blocks), and the result is p_{k-1} xor carry.
+    x = a + alpha with a known to roles 0 and 1 and alpha to role 2.  The bits below the top one are cut into chunks
+    of four, and for each chunk role 2 deals the table [v + alpha = 15] of all 16 values v, one bit set: at the
+    public v = a its entry is whether the chunk propagates a carry, and the sum of the entries before it whether it
+    generates one.  A tree of ceil(log2(chunks)) levels combines (g, p) of neighbouring blocks, G = g_hi xor p_hi
+    g_lo, P = p_hi p_lo (Kogge and Stone 1973; only the last carry is wanted, so each level halves the blocks), and
+    the result is a xor alpha xor carry at the top.
 
-    Exact for every x.  Masks: as in `multiply` at k = 1 over packed words.
-    Cost: 1 + ceil(log2(k - 1)) rounds; about 9 k / 64 words per element in all (`sign_cost`).
+    Exact for every x.  Masks: as in `deal`, `remask` and, over packed words, `multiply`.
+    Cost: 1 + ceil(log2(ceil((k - 1) / 4))) rounds; about 6 k / 64 words per element in all (`sign_cost`).
     """
     shape = x.shape
     elements, bits = prod(shape), x.ring.bits
     if bits < 2:
         raise ValueError("a sign needs a ring of at least 2 bits")
-    words = _words(elements)
-    rows = (bits, words)
+    count, lowest = _chunks(bits)
     work = elements * bits // 8
 
-    sliced = None
+    def tables() -> RingArray:
+        planes = bit_slices(x.mask(), bits)
+        dealt = [_one_hot(planes[None, :lowest])[:, :-1]]
+        if count > 1:
+            dealt.append(_one_hot(_full_chunks(planes, lowest))[:, :-1])
+        return np.concatenate([*(table.reshape(-1, table.shape[-1]) for table in dealt), planes[-1:]])
+
+    words = _words(elements)
+    alpha = await deal_wire(party.at("tables"), PACKED, (_table_rows(bits), words), tables, x.depth, work=work * 4)
+    top, terms = alpha[-1:], PACKED.zeros(2 * count - 1, words)
     if not party.is_dealer:
-        sliced = await party.compute(lambda: bit_slices(x.masked(), bits), work)
-    alpha = await deal_wire(party.at("mask"), PACKED, rows, lambda: bit_slices(x.mask(), bits), x.depth, work=work)
-    # p = a xor alpha, where a is the wire (0, a, 0).
-    propagate = alpha if sliced is None else alpha.with_masked(sliced)
-    low = propagate[:-1]
-    generate_terms = Additive(
-        x.role,
-        PACKED,
-        PACKED.zeros(bits - 1, words) if sliced is None else sliced[:-1] & alpha.mask_part()[:-1],
-        low.depth,
-        dealer_part=False,
-    )
-    generate = await remask(party.at("generate"), generate_terms)
-    carry = await _carry_tree(party, generate, low)
-    top = xor(carry, propagate[-1:])
+
+        def looked_up() -> tuple[RingArray, RingArray]:
+            planes = bit_slices(x.masked(), bits)
+            parts, end = alpha.mask_part(), (1 << lowest) - 1
+            generate, _ = _looked_up(party.role, parts[None, :end], planes[None, :lowest])
+            if count == 1:
+                return generate, planes[-1:]
+            full = parts[end:-1].reshape(count - 1, -1, words)
+            others = _looked_up(party.role, full, _full_chunks(planes, lowest))
+            return np.concatenate([generate, *others]), planes[-1:]
+
+        terms, a_top = await party.compute(looked_up, work * 4)
+        top = top.with_masked(a_top)
+    both = await remask(party.at("generate"), Additive(x.role, PACKED, terms, alpha.depth, dealer_part=False))
+    # The lowest chunk receives no carry: the first row of what propagates is a place holder.
+    carry = await _carry_tree(party, both[:count], both[count - 1 :])
+    sign = xor(carry, top)
 
     def unpack(part: RingArray) -> RingArray:
         return unpack_bits(part, elements).reshape(shape)
 
-    return Share(x.role, Z2, unpack(top.first), unpack(top.second), top.depth)
+    return Share(x.role, Z2, unpack(sign.first), unpack(sign.second), sign.depth)
+
+
+def _full_chunks(planes: RingArray, lowest: int) -> RingArray:
+    """Planes of all chunks above the lowest: (chunks, 4, words)."""
+    return planes[lowest:-1].reshape(-1, _CHUNK, planes.shape[-1])
+
+
+def _one_hot(planes: RingArray) -> RingArray:
+    """[v + alpha = 2^w - 1] for every v: (chunks, 2^w, words); planes of alpha (chunks, w, words), lowest first."""
+    chunks, width, words = planes.shape
+    table = np.full((chunks, 1, words), ~np.uint64(0))
+    for bit in reversed(range(width)):
+        plane = planes[:, bit : bit + 1]
+        table = np.stack([table & plane, table & ~plane], axis=2).reshape(chunks, -1, words)
+    return table
+
+
+def _looked_up(role: int, entries: RingArray, planes: RingArray) -> tuple[RingArray, RingArray]:
+    """Own parts of what each chunk generates and propagates, (chunks, words) each.
+
+    entries: parts of all entries but the last; planes: of the public v.
+    """
+    # All entries of a table sum to 1.
+    last = np.bitwise_xor.reduce(entries, axis=1, keepdims=True)
+    propagate = sums = np.concatenate([entries, ~last if role == 1 else last], axis=1)
+    generate = np.zeros_like(propagate)
+    for bit in range(planes.shape[1]):
+        plane = planes[:, bit : bit + 1]
+        low, high = sums[:, ::2], sums[:, 1::2]
+        generate = generate[:, ::2] ^ (plane & (generate[:, ::2] ^ generate[:, 1::2] ^ low))
+        propagate = propagate[:, ::2] ^ (plane & (propagate[:, ::2] ^ propagate[:, 1::2]))
+        sums = low ^ high
+    return generate[:, 0], propagate[:, 0]
 
 
 async def _carry_tree(party: Party, generate: Share, propagate: Share) -> Share:

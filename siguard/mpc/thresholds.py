@@ -29,7 +29,7 @@ class Way(StrEnum):
     KEY = "key"
     #: A shorter key for a bit, then one exchange of bits.
     BIT_KEY = "bit key"
-    #: A parallel-prefix adder: 1 + ceil(log2(k - 1)) exchanges, some ten bytes.
+    #: A parallel-prefix adder: 1 + ceil(log2(ceil((k - 1) / 4))) exchanges, some ten bytes.
     ADDER = "adder"
 
 
@@ -92,7 +92,7 @@ async def at_least(
 async def bits_at_least(party: Party, x: Opened, thresholds: Sequence[int], by: Way) -> Share:
     """[x >= t] as bits one to a byte, (*x.shape, thresholds), by adders or by keys of one bit.
 
-    Exact while every x - t stays inside the ring.  Cost: 1 + ceil(log2(k - 1)) rounds with adders, 1 with keys.
+    Exact while every x - t stays inside the ring.  Cost: that of `sign_bit` with adders, 1 round with keys.
     """
     if by is Way.ADDER:
         difference = x.reshape(*x.shape, 1).minus_public(np.array(thresholds))

@@ -31,13 +31,15 @@ def replaced_all(replacements: Mapping[Any, Any]) -> Iterator[None]:
     # A walk under a patch would take replacements for gates, and keep them.
     gates_of_the_package()
     by_identity = {id(original): replacement for original, replacement in replacements.items()}
-    bound = _names_of(by_identity)
+    originals = {id(replacement): original for original, replacement in replacements.items()}
+    # One look at all names for both: it is a good part of what a small enumeration takes.
+    names = _names_of({**originals, **by_identity})
+    bound = [one for one in names if id(one[2]) in by_identity]
     missing = [one for one in replacements if not any(one is value for _, _, value in bound)]
     if missing:
         raise ValueError(f"nothing in the package is bound to {missing[0]!r}")
     # A replacement may have a name of its own in the package, which stays.
-    originals = {id(replacement): original for original, replacement in replacements.items()}
-    own = {(module.__name__, name) for module, name, _ in _names_of(originals)}
+    own = {(module.__name__, name) for module, name, value in names if id(value) in originals}
     for module, name, value in bound:
         setattr(module, name, by_identity[id(value)])
     try:

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from functools import cache, partial
 from itertools import pairwise
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import pytest
@@ -21,9 +22,13 @@ import siguard
 from siguard.actors.local import run_three
 from siguard.actors.mailbox import Mailbox
 from siguard.actors.session import roles_for
+from siguard.guard.plan import Plan
+from siguard.guard.planner import Conditions, Planned, plan_for
+from siguard.guard.shape import Shape
 from siguard.mpc.arithmetic import remask
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Share
+from siguard.mpc.thresholds import Way
 from siguard.proofsim.claims import RUNGS, Claim, Corrupted
 from siguard.proofsim.controls import BATTERIES, CONTROLS, Control, control, run_control
 from siguard.proofsim.controls.catalogue import KEYS, PLANNED, RECORDED
@@ -65,6 +70,8 @@ UNSEEN = {
 }
 #: Of gates on bits, which a guard in few rounds does without.
 ON_BITS = {"condition opened", "one mask for value and bit", "skewed random bits", "bit of a threshold opened"}
+#: Of gates that serve large batches.
+ON_TABLES = {"digit of a mask told with its table"}
 #: The loop gives another guard's answer, and draws in an order of one's own give none.
 OTHER_ANSWERS = {"loop that stops when the noise is good", "randomness addressed by call order"}
 
@@ -94,21 +101,27 @@ def test_controls_are_spread_over_the_ladder() -> None:
 # Really there, and gone afterwards ----------------------------------------------------------------------------
 
 
+def _tables(config: siguard.GuardConfig, shape: Shape, conditions: Conditions) -> Planned:
+    return Planned(Plan(curves=Way.ADDER), 0, 0, 0.0)
+
+
 async def _queries(rounds: str = "few") -> tuple[View, list[np.ndarray[Any, Any]]]:
     rng = np.random.default_rng(8)
     model = siguard.Model([(rng.normal(size=(4, 5)), np.zeros(5)), (rng.normal(size=(5, 3)), np.zeros(3))])
     # Three hidden layers go back bit by bit, and four outer runs are chosen bit by bit.
     widths, outer = ((3, 4, 4, 4, 1), 4) if rounds == "bytes" else ((3, 4, 1), 2)
+    mode, planner = ("auto", _tables) if rounds == "tables" else (rounds, plan_for)
     defender = siguard.Defender([(rng.normal(size=(m, n)), np.zeros(n)) for m, n in pairwise(widths)])
-    config = siguard.GuardConfig(outer=outer, inner=2, rounds=rounds)
+    config = siguard.GuardConfig(outer=outer, inner=2, rounds=mode)
     recorder = Recorder()
     answers = []
     async with siguard.open_cluster(
         7, deadline=10, wrap_link=recorder.wrap_link, randomness=recorder.randomness
     ) as cluster:
-        for _ in range(2):  # two dealers
-            result = await cluster.query(rng.normal(size=(2, 4)), model, defender, config)
-            answers.append(result.confidences)
+        with patch("siguard.actors.cluster.plan_for", planner):
+            for _ in range(2):  # two dealers
+                result = await cluster.query(rng.normal(size=(2, 4)), model, defender, config)
+                answers.append(result.confidences)
     return View(Corrupted(None, False), recorder.events()), answers
 
 
@@ -120,7 +133,7 @@ def _as_shipped(rounds: str) -> tuple[View, list[np.ndarray[Any, Any]]]:
 @pytest.mark.parametrize("name", [name for name in BY_NAME if name not in UNSEEN])
 def test_a_patch_changes_what_is_sent_or_drawn_but_not_the_answer(name: str) -> None:
     """Two queries under one seed, to the last bit of every frame and mask."""
-    rounds = "bytes" if name in ON_BITS else "few"
+    rounds = "bytes" if name in ON_BITS else "tables" if name in ON_TABLES else "few"
     shipped, right = _as_shipped(rounds)
     patched: View | None = None
     answers: list[np.ndarray[Any, Any]] = []

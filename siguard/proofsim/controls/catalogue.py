@@ -240,6 +240,12 @@ KEYS = (
         "Function keys: a table that is read only where it is needed, an access pattern.",
         keys.window_begins_at_the_index,
     ),
+    Control(
+        "digit of a mask told with its table",
+        "exact",
+        "Dealt tables: sent as they are, with the place where each begins, in place of a rotated copy.",
+        keys.digit_of_a_mask_told,
+    ),
 )
 
 #: All of them, in the order in which they are reported.

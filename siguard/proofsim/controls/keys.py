@@ -1,4 +1,4 @@
-"""Leaks of function keys: roots that others know or that serve twice, and points that depend on what is secret."""
+"""Leaks of function keys and tables: roots that others know or that serve twice, points and digits that tell."""
 
 from __future__ import annotations
 
@@ -15,12 +15,14 @@ from siguard.mpc.arithmetic import remask
 from siguard.mpc.curves import at_places
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Opened, Share
+from siguard.mpc.splines import ARGUMENT_BITS
+from siguard.mpc.tabled import tabled_exponential
 from siguard.mpc.thresholds import Way, bits_at_least
 from siguard.proofsim.controls.addresses import at_address
 from siguard.proofsim.controls.masks import Fresh, drawn_for, with_masks
 from siguard.proofsim.controls.openings import tell_servers
 from siguard.proofsim.patching import replaced
-from siguard.ring import BooleanRing, Ring, RingArray
+from siguard.ring import Z64, BooleanRing, Ring, RingArray
 
 
 def corrections_not_masked() -> AbstractContextManager[None]:
@@ -118,6 +120,24 @@ def window_begins_at_the_index() -> Iterator[None]:
         there = places[:, None] == np.arange(count)
         value = ring.mul(ring.constant(there)[..., None], leaf.value)
         return Additive(party.role, ring, value.reshape(*index.shape, count, words), leaf.depth, dealer_part=False)
+
+    with replaced(shipped, leaky):
+        yield
+
+
+@contextmanager
+def digit_of_a_mask_told() -> Iterator[None]:
+    """Role 1 learns the upper bits of the mask under which an exponential's index is public."""
+    shipped = tabled_exponential
+
+    @wraps(shipped)
+    async def leaky(party: Party, x: Share, index_bits: int) -> Share:
+        step = party.at("digit").path
+        if party.is_dealer:
+            await party.channel.send(1, step, x.depth + 1, Z64.shift_right(x.mask(), ARGUMENT_BITS + 1))
+        elif party.role == 1:
+            await party.channel.receive(2, step, Z64, x.shape, x.depth)
+        return await shipped(party, x, index_bits)
 
     with replaced(shipped, leaky):
         yield

@@ -52,6 +52,7 @@ def battery(seed: int) -> Iterator[Claim]:
     yield from _claims([one for one in every if len(one.sessions) > 1], servers)
     yield from _claims([one for one in queries(False) if one.name not in _SLOW], CORRUPTED_SETS)
     yield from _claims([one for one in every if _bits(one) <= 2 and len(one.sessions) == 1], servers)
+    yield from _wide_claims(servers, range(1))
 
 
 #: A few tenths of a second for each set.
