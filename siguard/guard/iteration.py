@@ -83,7 +83,7 @@ class ChosenLane:
 
 
 async def exponentials(party: Party, x: Share, bits: int, by: Way = Way.KEY) -> Share:
-    """e^x at 16 bits.  1 round with keys, 2 with tables: by adders, as other curves are."""
+    """e^x at 16 bits.  1 round with keys, 3 with tables: by adders, as other curves are."""
     if by is Way.ADDER:
         return await tabled_exponential(party, x, bits)
     opened = await open_additive(party, await exponential(party, x, bits))

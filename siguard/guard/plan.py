@@ -18,7 +18,7 @@ class Plan:
     """How comparisons are made, by where they stand, and how the backward pass through h.
 
     hidden: the ReLUs of h.  direct: other comparisons that everything waits for.  beside: those that run beside.
-    curves: logarithms and the division by length, and with adders exponentials by tables, a round more each.
+    curves: logarithms and the division by length, and with adders exponentials by tables, two rounds more.
     joined: the gradient is divided by its length in the comparison that finds it, and the step corrected for its
     length in one exchange; else by products of their own, a round more each.
     folded: the backward pass in one product with a matrix folded from the weights of h; two hidden layers only.

@@ -61,7 +61,7 @@ class Depths:
 
     def _exponential(self, x: int) -> int:
         """E, where x is bounded."""
-        return x + (2 if self._plan.curves is Way.ADDER else 1)
+        return x + (3 if self._plan.curves is Way.ADDER else 1)
 
     def _beside(self, bits: int) -> int:
         return _rounds(self._plan.beside, bits)

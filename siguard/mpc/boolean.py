@@ -151,14 +151,15 @@ def _looked_up(role: int, entries: RingArray, planes: RingArray) -> tuple[RingAr
     """
     # All entries of a table sum to 1.
     last = np.bitwise_xor.reduce(entries, axis=1, keepdims=True)
-    propagate = sums = np.concatenate([entries, ~last if role == 1 else last], axis=1)
-    generate = np.zeros_like(propagate)
-    for bit in range(planes.shape[1]):
-        plane = planes[:, bit : bit + 1]
-        low, high = sums[:, ::2], sums[:, 1::2]
+    sums = np.concatenate([entries, ~last if role == 1 else last], axis=1)
+    low, plane = sums[:, ::2], planes[:, :1]
+    generate, sums = plane & low, low ^ sums[:, 1::2]
+    propagate = low ^ (plane & sums)
+    for bit in range(1, planes.shape[1]):
+        plane, low = planes[:, bit : bit + 1], sums[:, ::2]
         generate = generate[:, ::2] ^ (plane & (generate[:, ::2] ^ generate[:, 1::2] ^ low))
         propagate = propagate[:, ::2] ^ (plane & (propagate[:, ::2] ^ propagate[:, 1::2]))
-        sums = low ^ high
+        sums = low ^ sums[:, 1::2]
     return generate[:, 0], propagate[:, 0]
 
 

@@ -51,16 +51,18 @@ def exponential_cells() -> tuple[int, RingArray]:
     return first, np.stack([T0, T1, S2], axis=1)
 
 
-#: Bits of the low digit of a cell's number, and fraction bits of the factors of both digits.
+#: Bits of the two lower digits of a cell's number; fraction bits of the factors of the upper two, and the lowest.
 DIGIT_BITS = 4
 HIGH_BITS, LOW_BITS = 20, 34
+_MOST = (1 << DIGIT_BITS) - 1
+#: Differences of the top digit for which some difference of the middle one lies inside the window.
+TOP_DIFFERENCES = (-1, 0, 1)
 
 
-@lru_cache(maxsize=16)
-def high_digit_table(bits: int) -> RingArray:
-    """e^(2 m) at `HIGH_BITS` for the signed m = 0, 1, ... mod 2^bits; 0 outside the window."""
-    index = np.arange(1 << bits)
-    exponents = 2 * np.where(index < 1 << (bits - 1), index, index - (1 << bits))
+@lru_cache(maxsize=1)
+def middle_digit_factors() -> RingArray:
+    """e^(2 m) at `HIGH_BITS`, m = 16 top + middle, inside the window, else 0: (31, 3), middle = -15 .. 15."""
+    exponents = 2 * (np.arange(-_MOST, _MOST + 1)[:, None] + (_MOST + 1) * np.array(TOP_DIFFERENCES))
     inside = (exponents >= EXP_WINDOW[0]) & (exponents <= EXP_WINDOW[1])
     values = np.rint(np.exp(np.where(inside, exponents, 0)) * 2.0**HIGH_BITS)
     return Z64.constant(np.where(inside, values, 0).astype(np.int64))
@@ -69,8 +71,7 @@ def high_digit_table(bits: int) -> RingArray:
 @lru_cache(maxsize=1)
 def _low_digit_cells() -> tuple[Integers, Integers, Integers, Floats]:
     """For lo = -15 .. 15: e^(lo / 8 + D) as S0 + S1 D + S2 D^2 at `LOW_BITS`, and what rounding took from S2."""
-    most = (1 << DIGIT_BITS) - 1
-    power = np.exp(np.arange(-most, most + 1) / 2.0**CELL_BITS)
+    power = np.exp(np.arange(-_MOST, _MOST + 1) / 2.0**CELL_BITS)
     half = 2.0**-CELL_BITS
     square = np.rint(power / 2 * 2.0 ** (LOW_BITS - 2 * ARGUMENT_BITS))
     slope = np.rint(power * (1 + half**2 / 8) * 2.0 ** (LOW_BITS - ARGUMENT_BITS))
@@ -85,8 +86,7 @@ def low_digit_table(digits: Integers, within: Integers) -> RingArray:
     lo = c0 - r0 and D = cl - rl, at `ARGUMENT_BITS`, |D| < 1/8.  digits: r0; within: rl; both (n,).
     |error| <= 1.8e-4 e^(lo / 8 + D), most of it what S2 lost where e^(lo / 8) is small.
     """
-    most = (1 << DIGIT_BITS) - 1
-    cells = np.arange(most, 2 * most + 1) - digits[:, None]
+    cells = np.arange(_MOST, 2 * _MOST + 1) - digits[:, None]
     S0, S1, S2, lost = (column[cells] for column in _low_digit_cells())
     rl = within[:, None]
     # What S2 lost times D^2, with cl^2 as the line w cl - w^2 / 8 of least error, where cl lies from 0 to w.

@@ -202,7 +202,7 @@ CASES: dict[str, Case] = {
         keyed_call(lambda keys, _: (keys,)), keyed_sizes, [size for size in KEYED if size[1] <= 1 << size[3]]
     ),
     "tabled.tabled_exponential": Case(
-        lambda g, p, n, t: g(p, wire(p, n), t), lambda n, t: (n, t), [(1, 5), (5, 12), (3, 9)]
+        lambda g, p, n, t: g(p, wire(p, n), t), lambda n, t: (n, t), [(1, 10), (5, 12), (3, 13)]
     ),
     "thresholds.at_least": Case(
         lambda g, p, n, k, t, w, K, by: g(

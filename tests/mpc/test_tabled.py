@@ -1,4 +1,4 @@
-"""The exponential from two dealt tables: its error, both sides of every carry, the edges of its window."""
+"""The exponential from three dealt tables: its error, both sides of every carry, the edges of its window."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from siguard.mpc.splines import (
     DIGIT_BITS,
     HIGH_BITS,
     LOW_BITS,
-    high_digit_table,
     low_digit_table,
+    middle_digit_factors,
 )
 from siguard.mpc.tabled import LARGEST_FACTOR, tabled_exponential
 from siguard.ring import FRACTION_BITS, Z64
@@ -53,9 +53,9 @@ def check(x: Floats, found: Floats, what: str) -> None:
     assert none[~either].all(), what
 
 
-@pytest.mark.parametrize("low", [0, 1, (1 << CELL_SHIFT) - 1])
+@pytest.mark.parametrize("low", [0, (1 << CELL_SHIFT) - 1])
 @pytest.mark.parametrize("digit", [0, 7, 15])
-@pytest.mark.parametrize("high", [0, 77, 127])
+@pytest.mark.parametrize("high", [0, 15, 77, 112, 127])
 def test_the_whole_range_under_masks_that_carry_everywhere_and_nowhere(low: int, digit: int, high: int) -> None:
     rng = np.random.default_rng([low, digit, high])
     x0 = uniform(rng, Z64, SWEEP.shape)
@@ -66,7 +66,7 @@ def test_the_whole_range_under_masks_that_carry_everywhere_and_nowhere(low: int,
     check(SWEEP / UNIT, exponential(shares), f"mask {high}, {digit}, {low}")
 
 
-@pytest.mark.parametrize("bits", [8, 9, 11, 13])
+@pytest.mark.parametrize("bits", [10, 11, 12, 13])
 def test_random_masks(bits: int) -> None:
     X = SWEEP[np.abs(SWEEP >> CELL_SHIFT) < (1 << (bits - 1)) - 1]
     check(X / UNIT, exponential(share(X, seed=bits), bits, seed=bits), f"{bits} bits")
@@ -75,7 +75,7 @@ def test_random_masks(bits: int) -> None:
 def test_any_shape_and_seeds_decide_frames_whose_shape_no_value_changes() -> None:
     def frames(values: Any, seed: int, masks: int) -> tuple[list[Any], list[bytes]]:
         X = share(np.reshape(values, (2, 1, 3)), seed=masks)
-        headers, content, done = run_seen(lambda party: tabled_exponential(party, X[party.role], 9), seed)
+        headers, content, done = run_seen(lambda party: tabled_exponential(party, X[party.role], 10), seed)
         assert value_of(done.results).shape == (2, 1, 3)
         return headers, content
 
@@ -87,15 +87,23 @@ def test_any_shape_and_seeds_decide_frames_whose_shape_no_value_changes() -> Non
         assert content != one[1]
 
 
+async def test_an_index_of_too_few_bits_is_refused() -> None:
+    with pytest.raises(ValueError, match="index of 9 bits; at least 10"):
+        await tabled_exponential(None, share([1])[0], 9)  # type: ignore[arg-type]
+
+
 # --- the tables -------------------------------------------------------------------------------------------
 
 
-def test_high_digits() -> None:
-    for bits in (1, 4, 7):
-        table = high_digit_table(bits)
-        for index, value in enumerate(table.tolist()):
-            m = index if index < 1 << (bits - 1) else index - (1 << bits)
-            assert value == (round(np.exp(2 * m) * 2**HIGH_BITS) if -6 <= m <= 3 else 0)
+def test_middle_digits() -> None:
+    table = middle_digit_factors()
+    for middle in range(-15, 16):
+        for j in (-1, 0, 1):
+            m = 16 * j + middle
+            value = table[middle + 15, j + 1]
+            assert value == (round(np.exp(2 * m) * 2**HIGH_BITS) if -6 <= m <= 3 else 0), (middle, j)
+    # No other difference of the top digit reaches the window.
+    assert all(abs(16 * j + middle) > 6 for j in (-2, 2) for middle in range(-15, 16))
 
 
 def test_low_digits_at_every_offset() -> None:
