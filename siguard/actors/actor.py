@@ -218,12 +218,12 @@ class Actor:
         Frames may come before the request that explains them; mailboxes whose request never came are dropped when
         a deadline has passed, as others are opened.
         """
-        if session not in self._mailboxes:
+        mailbox = self._mailboxes.get(session)
+        if mailbox is None:
             self._drop_early()
-            mailbox = Mailbox(session, self.name, self.deadline, self.meter)
+            mailbox = self._mailboxes[session] = Mailbox(session, self.name, self.deadline, self.meter)
             mailbox.tell_waiting = partial(self._tell_waiting, mailbox)
-            self._mailboxes[session] = mailbox
-        return self._mailboxes[session]
+        return mailbox
 
     def _drop_early(self) -> None:
         """Forget sessions whose request stays away, and the oldest of them where there are too many."""

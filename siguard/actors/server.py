@@ -183,7 +183,7 @@ class Server(Actor):
         # A client's request comes before its other frames; of those without one only a little is kept.
         if frame.session in self._given_up:
             return
-        if self._kind_of(peer) is not None and frame.kind is Kind.DATA and frame.session not in self._serving:
+        if frame.kind is Kind.DATA and frame.session not in self._serving and self._kind_of(peer) is not None:
             early = sum(mailbox.members is None and mailbox.needs(peer) for mailbox in self._mailboxes.values())
             if early >= _EARLY_FRAMES or frame.size > _EARLY_BYTES:
                 return

@@ -73,21 +73,40 @@ class Outbox:
             box.last_step = path
         data = encode_frame(Frame(kind, box.session, step_digest(path), depth, payload))
         self._traffic.record(box.party, peer, path, len(data), depth, dealt=dealt)
-        where = {"party": peer, "session": box.session.hex(), "step": path}
         try:
-            with trio.move_on_after(box.deadline) as scope:
-                if box.meter is not None:
-                    await box.meter.sending(box.party, path, len(data), f"{peer} {box.session.hex()}")
-                if dealt:
-                    await box.windows.room(peer, payload.nbytes, scope)
-                await self._links[peer].send(data)
+            prompt = not dealt and box.meter is None and await self._send_now(peer, data)
+            in_time = prompt or await self._send_in_time(peer, path, data, payload.nbytes if dealt else None)
         except (KeyError, LinkClosedError) as lost:
             if box.failure is not None:  # says why the link is gone
                 raise box.failure from None
             why = f": {lost}" if isinstance(lost, LinkClosedError) else ""
-            raise PartyFailedError(f"{box.party} has no link to {peer} any more{why}", **where) from None
-        if scope.cancelled_caught:
-            raise DeadlineError(f"{peer} took no frame for {box.deadline:g} s", **where)
+            text = f"{box.party} has no link to {peer} any more{why}"
+            raise PartyFailedError(text, party=peer, session=box.session.hex(), step=path) from None
+        if not in_time:
+            text = f"{peer} took no frame for {box.deadline:g} s"
+            raise DeadlineError(text, party=peer, session=box.session.hex(), step=path)
+
+    async def _send_now(self, peer: str, data: bytes) -> bool:
+        """Send a frame that need not wait, as almost none has to: a deadline would cost more than its encoding."""
+        send_now: Callable[[bytes], bool] | None = getattr(self._links[peer], "send_now", None)
+        if send_now is None:
+            return False
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if not send_now(data):
+            return False
+        await trio.lowlevel.cancel_shielded_checkpoint()
+        return True
+
+    async def _send_in_time(self, peer: str, path: str, data: bytes, dealt: int | None) -> bool:
+        """Send a frame, with ``dealt`` bytes to find room for at the receiver; False when that takes too long."""
+        box = self._mailbox
+        with trio.move_on_after(box.deadline) as scope:
+            if box.meter is not None:
+                await box.meter.sending(box.party, path, len(data), f"{peer} {box.session.hex()}")
+            if dealt is not None:
+                await box.windows.room(peer, dealt, scope)
+            await self._links[peer].send(data)
+        return not scope.cancelled_caught
 
 
 class ServerSession:
@@ -158,9 +177,9 @@ class ServerSession:
                 await self.outbox.send(peer, Kind.CREDIT, "credit", 0, Z64.constant([windows.CREDIT_BYTES]))
         return frame.payload, frame.depth
 
-    async def compute(self, work: Callable[[], T], elements: int) -> T:
+    def compute(self, work: Callable[[], T], elements: int) -> Awaitable[T]:
         """Local work through the door."""
-        return await self._door.run(work, elements)
+        return self._door.run(work, elements)
 
     def observe(self, name: str, value: Secret) -> None:
         """Hand a share to the probe, where this process has one."""

@@ -11,6 +11,7 @@ from math import prod
 import numpy as np
 
 from siguard.mpc.arithmetic import deal_cost, deal_wire, exchange_cost, multiply, product_cost, remask
+from siguard.mpc.carry import carry_cost, carry_out
 from siguard.mpc.gate import Cost, composed, gate
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Opened, Share
@@ -53,24 +54,12 @@ def _table_rows(bits: int) -> int:
     return (1 << lowest) - 1 + ((1 << _CHUNK) - 1) * (count - 1) + 1
 
 
-def adder_levels(blocks: int) -> list[int]:
-    """Blocks left before each level of the carry tree over so many."""
-    levels = []
-    while blocks > 1:
-        levels.append(blocks)
-        blocks = -(-blocks // 2)
-    return levels
-
-
 def sign_cost(elements: int, bits: int) -> Cost:
-    """Tables dealt, one exchange for what their entries generate and propagate, the levels of the carry tree."""
+    """Tables dealt, one exchange for what their entries generate and propagate, then the carry tree."""
     words = _words(elements)
     count, _ = _chunks(bits)
-    total = deal_cost(_table_rows(bits) * words, 8) + exchange_cost((2 * count - 1) * words, 8)
-    for blocks in adder_levels(count):
-        pairs = blocks // 2
-        total += product_cost((2 * pairs - 1) * words, 8)
-    return total
+    tables = deal_cost(_table_rows(bits) * words, 8) + exchange_cost((2 * count - 1) * words, 8)
+    return tables + carry_cost(count, words)
 
 
 @gate(cost=sign_cost, simulator=composed)
@@ -80,12 +69,11 @@ async def sign_bit(party: Party, x: Share | Opened) -> Share:
     x = a + alpha with a known to roles 0 and 1 and alpha to role 2.  The bits below the top one are cut into chunks
     of four, and for each chunk role 2 deals the table [v + alpha = 15] of all 16 values v, one bit set: at the
     public v = a its entry is whether the chunk propagates a carry, and the sum of the entries before it whether it
-    generates one.  A tree of ceil(log2(chunks)) levels combines (g, p) of neighbouring blocks, G = g_hi xor p_hi
-    g_lo, P = p_hi p_lo (Kogge and Stone 1973; only the last carry is wanted, so each level halves the blocks), and
-    the result is a xor alpha xor carry at the top.
+    generates one.  A tree over the chunks (`siguard.mpc.carry`) gives the last carry, and the result is
+    a xor alpha xor carry at the top.
 
-    Exact for every x.  Masks: as in `deal`, `remask` and, over packed words, `multiply`.
-    Cost: 1 + ceil(log2(ceil((k - 1) / 4))) rounds; about 6 k / 64 words per element in all (`sign_cost`).
+    Exact for every x.  Masks: as in `deal` and `remask`.
+    Cost: 1 + ceil(log4(ceil((k - 1) / 4))) rounds; about 6 k / 64 words per element in all (`sign_cost`).
     """
     shape = x.shape
     elements, bits = prod(shape), x.ring.bits
@@ -120,7 +108,7 @@ async def sign_bit(party: Party, x: Share | Opened) -> Share:
         top = top.with_masked(a_top)
     both = await remask(party.at("generate"), Additive(x.role, PACKED, terms, alpha.depth, dealer_part=False))
     # The lowest chunk receives no carry: the first row of what propagates is a place holder.
-    carry = await _carry_tree(party, both[:count], both[count - 1 :])
+    carry = await carry_out(party, both[:count], both[count - 1 :])
     sign = xor(carry, top)
 
     def unpack(part: RingArray) -> RingArray:
@@ -161,25 +149,3 @@ def _looked_up(role: int, entries: RingArray, planes: RingArray) -> tuple[RingAr
         propagate = propagate[:, ::2] ^ (plane & (propagate[:, ::2] ^ propagate[:, 1::2]))
         sums = low ^ sums[:, 1::2]
     return generate[:, 0], propagate[:, 0]
-
-
-async def _carry_tree(party: Party, generate: Share, propagate: Share) -> Share:
-    """Carry out of all rows (lowest first); (rows, words) to (1, words)."""
-    for level, blocks in enumerate(adder_levels(generate.shape[0])):
-        paired = blocks - blocks % 2
-        g_low, g_high = generate[0:paired:2], generate[1:paired:2]
-        p_low, p_high = propagate[0:paired:2], propagate[1:paired:2]
-        # The lowest block receives no carry: its propagate bit is never used.
-        left = Share.concatenate([p_high, p_high[1:]])
-        right = Share.concatenate([g_low, p_low[1:]])
-        both = await multiply(party.at("level", level), left, right)
-        pairs = paired // 2
-        new_generate = xor(g_high, both[:pairs])
-        new_propagate = Share.concatenate([p_high[:1], both[pairs:]])  # first row: a place holder
-        generate = _with_odd_block(new_generate, generate, paired)
-        propagate = _with_odd_block(new_propagate, propagate, paired)
-    return generate
-
-
-def _with_odd_block(pairs: Share, before: Share, paired: int) -> Share:
-    return pairs if before.shape[0] == paired else Share.concatenate([pairs, before[paired:]])

@@ -104,9 +104,9 @@ class Party:
         theirs, their_depth = await self.channel.receive(other, self.path, ring, mine.shape, depth + 2)
         return theirs, max(depth, their_depth)
 
-    async def compute(self, work: Callable[[], T], elements: int) -> T:
+    def compute(self, work: Callable[[], T], elements: int) -> Awaitable[T]:
         """The one door for heavy numpy work; ``elements`` says how large it is."""
-        return await self.channel.compute(work, elements)
+        return self.channel.compute(work, elements)
 
     def observe(self, name: str, value: Secret) -> None:
         """Name a share for `debug_open`; costs nothing and sends nothing."""

@@ -29,7 +29,7 @@ class Way(StrEnum):
     KEY = "key"
     #: A shorter key for a bit, then one exchange of bits.
     BIT_KEY = "bit key"
-    #: A parallel-prefix adder: 1 + ceil(log2(ceil((k - 1) / 4))) exchanges, some ten bytes.
+    #: A parallel-prefix adder: 1 + ceil(log4(ceil((k - 1) / 4))) exchanges, some ten bytes.
     ADDER = "adder"
 
 

@@ -23,7 +23,8 @@ class Count:
         """Count one frame."""
         self.messages += 1
         self.bytes += size
-        self.depth = max(self.depth, depth)
+        if depth > self.depth:
+            self.depth = depth
 
     @property
     def figures(self) -> tuple[int, int, int]:

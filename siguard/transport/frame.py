@@ -47,6 +47,11 @@ class Kind(IntEnum):
     WAIT = 7  # a server tells for whom it waits, shortly before its deadline or when another one does
 
 
+_KINDS = tuple(Kind)
+#: One for all headers: it keeps nothing between two of them, and a new one begins with 256 KiB.
+_PACKER = msgpack.Packer()
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """One message.  ``depth`` is 1 + the largest depth among the messages its value was computed from."""
@@ -75,14 +80,13 @@ def encode_frame(frame: Frame) -> bytes:
         raise FrameError(f"payload has {frame.payload.ndim} axes; a frame carries at most {MAX_AXES}")
     if frame.payload.nbytes > MAX_PAYLOAD_BYTES:
         raise FrameError(f"payload of {frame.payload.nbytes} bytes; a frame carries at most {MAX_PAYLOAD_BYTES}")
-    payload = np.ascontiguousarray(frame.payload)
-    # Joined from a view, so that the payload is copied once; a memory view of no elements cannot be cast.
-    return b"".join((_encode_header(frame), payload.data.cast("B") if payload.size else b""))
+    # Joined from the array's own memory, so that the payload is copied once.
+    return b"".join((_encode_header(frame), np.ascontiguousarray(frame.payload).data))
 
 
 def _encode_header(frame: Frame) -> bytes:
     payload = frame.payload
-    header: bytes = msgpack.packb(
+    header: bytes = _PACKER.pack(
         (
             PROTOCOL_VERSION,
             int(frame.kind),
@@ -117,12 +121,10 @@ def decode_frame(data: Data) -> Frame:
     if size != len(data) - HEADER_BYTES or size != prod(shape) * itemsize or size > MAX_PAYLOAD_BYTES:
         raise FrameError(f"payload of {len(data) - HEADER_BYTES} bytes; the header says {size!r}")
     try:
-        payload: RingArray = np.frombuffer(
-            memoryview(data).toreadonly(), _TYPES[itemsize], offset=HEADER_BYTES
-        ).reshape(shape)
+        payload: RingArray = np.ndarray(shape, _TYPES[itemsize], memoryview(data).toreadonly(), HEADER_BYTES)
     except ValueError:  # an empty payload with an axis beyond all memory
         raise FrameError("the header says an impossible shape") from None
-    frame = Frame(Kind(kind), session, step, depth, payload)
+    frame = Frame(_KINDS[_KINDS.index(kind)], session, step, depth, payload)
     # One frame has one header: no other spelling of the same fields, and nothing in the padding.
     if _encode_header(frame) != header:
         raise FrameError("the header is not in its canonical form")
@@ -133,7 +135,7 @@ def _check(fields: Any) -> None:
     """Types and ranges of every header field, so that nothing later has to ask."""
     _, kind, session, step, depth, itemsize, shape, size = fields
     good = (
-        kind in tuple(Kind)
+        kind in _KINDS
         and isinstance(session, bytes)
         and len(session) == SESSION_BYTES
         and isinstance(step, bytes)
@@ -144,11 +146,11 @@ def _check(fields: Any) -> None:
         and itemsize in _TYPES
         and isinstance(shape, list)
         and len(shape) <= MAX_AXES
-        and all(_is_count(length) for length in shape)
+        and all(map(_is_count, shape))
     )
     if not good:
         raise FrameError("a header field has the wrong type or range")
 
 
 def _is_count(value: Any) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= 0
+    return type(value) is int and value >= 0

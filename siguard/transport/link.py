@@ -57,3 +57,11 @@ class Link(Protocol):
         The other end receives what was already sent, then `LinkClosedError`.
         """
         ...
+
+
+class PromptLink(Link, Protocol):
+    """A link that says whether a message has to wait, so that a sender needs a deadline only for those that do."""
+
+    def send_now(self, data: bytes) -> bool:
+        """As `Link.send`, without a checkpoint, where that needs no wait; elsewhere False, and nothing is sent."""
+        ...

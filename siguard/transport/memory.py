@@ -30,6 +30,16 @@ class MemoryLink:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             raise LinkClosedError(f"link to {self.peer} is closed") from None
 
+    def send_now(self, data: bytes) -> bool:
+        """Send one message if fewer than `DEFAULT_CAPACITY` are unread, and say whether it was."""
+        try:
+            self._outgoing.send_nowait(data)
+        except trio.WouldBlock:
+            return False
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            raise LinkClosedError(f"link to {self.peer} is closed") from None
+        return True
+
     async def send_eof(self) -> None:
         """No more messages from this end."""
         self._outgoing.close()

@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mpc_helpers import every_pair, run, share, share_from, share_opened, uniform, value_of
 
-from siguard.mpc.boolean import adder_levels, and_bits, invert, sign_bit, xor
+from siguard.mpc.boolean import and_bits, invert, sign_bit, xor
+from siguard.mpc.carry import carry_cost, carry_out
 from siguard.mpc.share import Opened
-from siguard.ring import Z2, Ring, ring
+from siguard.ring import PACKED, Z2, Ring, pack_bits, ring
 
 FEW = settings(deadline=None, max_examples=8, derandomize=True)
 
@@ -99,8 +100,20 @@ async def test_a_single_bit_has_no_sign() -> None:
         await sign_bit(None, share([1], Z2)[0])  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize(
-    ("width", "levels"), [(1, []), (2, [2]), (3, [3, 2]), (31, [31, 16, 8, 4, 2]), (63, [63, 32, 16, 8, 4, 2])]
-)
-def test_the_carry_tree_has_logarithmic_depth(width: int, levels: list[int]) -> None:
-    assert adder_levels(width) == levels
+@pytest.mark.parametrize(("blocks", "rounds"), [(1, 0), (2, 1), (4, 1), (5, 2), (8, 2), (16, 2), (17, 3), (64, 3)])
+def test_the_carry_tree_has_logarithmic_depth(blocks: int, rounds: int) -> None:
+    assert carry_cost(blocks, 3).rounds == rounds
+
+
+@pytest.mark.parametrize("blocks", range(1, 24))
+def test_carries_of_every_number_of_blocks(blocks: int) -> None:
+    rng = np.random.default_rng(blocks)
+    # Seldom generated and mostly passed on, so that carries come from far below.
+    g = rng.random((blocks, 640)) < 0.15
+    p = ~g & (rng.random((blocks, 640)) < 0.9)
+    G, P = (share(pack_bits(part.astype(np.uint8)), PACKED, seed=seed) for seed, part in enumerate((g, p)))
+    done = run(lambda party: carry_out(party, G[party.role], P[party.role]), seed=blocks)
+    carry = np.zeros(640, bool)
+    for row in range(blocks):
+        carry = g[row] | (p[row] & carry)
+    np.testing.assert_array_equal(value_of(done.results), pack_bits(carry[None].astype(np.uint8)))

@@ -202,6 +202,8 @@ def test_padding_that_is_not_zero_is_refused(at: int) -> None:
         {"kind": 99},
         {"kind": None},
         {"kind": []},
+        {"kind": True},
+        {"kind": 2.0},
         {"session": SESSION[:-1]},
         {"session": "x" * SESSION_BYTES},
         {"step": STEP + b"x"},

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import pytest
 import trio
-from trio.testing import MockClock
+from trio.testing import MockClock, assert_no_checkpoints, wait_all_tasks_blocked
 
-from siguard.transport.link import Link, LinkClosedError
+from siguard.transport.link import Link, LinkClosedError, PromptLink
 from siguard.transport.memory import DEFAULT_CAPACITY, MemoryLink, memory_link_pair
 
 
@@ -81,6 +81,33 @@ async def test_a_cancelled_send_has_sent_nothing(autojump_clock: MockClock) -> N
     with trio.move_on_after(3) as scope:
         await other.receive()
     assert scope.cancelled_caught
+
+
+async def test_a_prompt_send_takes_what_has_room_and_nothing_else(autojump_clock: MockClock) -> None:
+    one, other = pair(capacity=2)
+    prompt: PromptLink = one
+    with assert_no_checkpoints():
+        assert [prompt.send_now(bytes([index])) for index in range(4)] == [True, True, False, False]
+
+    async def waits() -> None:
+        await one.send(b"waits")
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(waits)
+        await wait_all_tasks_blocked()
+        assert await other.receive() == b"\0"
+        assert not prompt.send_now(b"overtakes"), "whoever waits comes first"
+    assert [await other.receive() for _ in range(2)] == [b"\1", b"waits"]
+    assert prompt.send_now(b"last")
+    assert await other.receive() == b"last"
+
+
+@pytest.mark.parametrize("closer", [0, 1])
+async def test_a_prompt_send_says_that_the_link_is_closed(closer: int) -> None:
+    ends = pair(capacity=0)
+    await ends[closer].aclose()
+    with pytest.raises(LinkClosedError, match="S1"):
+        ends[0].send_now(b"too late")
 
 
 async def test_a_cancelled_receive_loses_nothing(autojump_clock: MockClock) -> None:
