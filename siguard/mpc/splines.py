@@ -60,9 +60,14 @@ TOP_DIFFERENCES = (-1, 0, 1)
 
 
 @lru_cache(maxsize=1)
-def middle_digit_factors() -> RingArray:
-    """e^(2 m) at `HIGH_BITS`, m = 16 top + middle, inside the window, else 0: (31, 3), middle = -15 .. 15."""
-    exponents = 2 * (np.arange(-_MOST, _MOST + 1)[:, None] + (_MOST + 1) * np.array(TOP_DIFFERENCES))
+def middle_digit_tables() -> RingArray:
+    """e^(2 m) at `HIGH_BITS`, m = 16 top + middle, inside the window, else 0: for every r1, every c1, every top.
+
+    middle = c1 - r1; (16, 16, 3).
+    """
+    digits = np.arange(_MOST + 1)
+    middle = digits - digits[:, None]
+    exponents = 2 * (middle[..., None] + (_MOST + 1) * np.array(TOP_DIFFERENCES))
     inside = (exponents >= EXP_WINDOW[0]) & (exponents <= EXP_WINDOW[1])
     values = np.rint(np.exp(np.where(inside, exponents, 0)) * 2.0**HIGH_BITS)
     return Z64.constant(np.where(inside, values, 0).astype(np.int64))

@@ -18,7 +18,7 @@ from siguard.mpc.splines import (
     LOW_BITS,
     TOP_DIFFERENCES,
     low_digit_table,
-    middle_digit_factors,
+    middle_digit_tables,
 )
 from siguard.ring import FRACTION_BITS, Z64, RingArray, ring
 
@@ -66,10 +66,8 @@ async def tabled_exponential(party: Party, x: Share, index_bits: int) -> Share:
         there = (top[:, None] + np.array(TOP_DIFFERENCES)) % tops
         hot = Z64.zeros(elements, tops, len(TOP_DIFFERENCES))
         hot[np.arange(elements)[:, None], there, np.arange(len(TOP_DIFFERENCES))] = 1
-        factors = middle_digit_factors()[np.arange(_DIGIT, 2 * _DIGIT + 1) - middle[:, None]]
-        return np.concatenate(
-            [part.reshape(-1) for part in (Z64.constant(hot), factors, low_digit_table(low, within))]
-        )
+        parts = (hot, middle_digit_tables()[middle], low_digit_table(low, within))
+        return np.concatenate([part.reshape(-1) for part in parts])
 
     dealt = await deal(party.at("tables"), Z64, ends[2:], tables, x.depth)
 

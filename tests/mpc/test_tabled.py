@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import product
 from typing import Any
 
 import numpy as np
@@ -16,7 +17,7 @@ from siguard.mpc.splines import (
     HIGH_BITS,
     LOW_BITS,
     low_digit_table,
-    middle_digit_factors,
+    middle_digit_tables,
 )
 from siguard.mpc.tabled import LARGEST_FACTOR, tabled_exponential
 from siguard.ring import FRACTION_BITS, Z64
@@ -96,12 +97,10 @@ async def test_an_index_of_too_few_bits_is_refused() -> None:
 
 
 def test_middle_digits() -> None:
-    table = middle_digit_factors()
-    for middle in range(-15, 16):
-        for j in (-1, 0, 1):
-            m = 16 * j + middle
-            value = table[middle + 15, j + 1]
-            assert value == (round(np.exp(2 * m) * 2**HIGH_BITS) if -6 <= m <= 3 else 0), (middle, j)
+    table = middle_digit_tables()
+    for r1, c1, j in product(range(16), range(16), (-1, 0, 1)):
+        m = 16 * j + c1 - r1
+        assert table[r1, c1, j + 1] == (round(np.exp(2 * m) * 2**HIGH_BITS) if -6 <= m <= 3 else 0), (r1, c1, j)
     # No other difference of the top digit reaches the window.
     assert all(abs(16 * j + middle) > 6 for j in (-2, 2) for middle in range(-15, 16))
 
