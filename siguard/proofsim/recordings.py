@@ -17,10 +17,10 @@ from siguard.proofsim.queries import Query
 from siguard.proofsim.recorder import Recorder
 from siguard.proofsim.view import View
 
-#: Every gate once, few frames; with keys, and with adders.
+#: Every gate once, few frames; with keys, with adders, and with what is planned in memory: tables for `decay`.
 QUICK = {
     "siguard": GuardConfig("siguard", outer=2, inner=1, rounds="few"),
-    "decay": GuardConfig("decay", inner=2, rounds="few"),
+    "decay": GuardConfig("decay", inner=2),
     "linesearch": GuardConfig("linesearch", rounds="bytes"),
     "label": GuardConfig("label", rounds="bytes"),
     "none": GuardConfig("none", rounds="few"),
@@ -29,7 +29,7 @@ QUICK = {
 FULL = {
     **QUICK,
     "siguard": GuardConfig("siguard", rounds="few"),
-    "decay": GuardConfig("decay", rounds="bytes"),
+    "decay": GuardConfig("decay"),
 }
 
 

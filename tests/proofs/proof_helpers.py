@@ -15,6 +15,7 @@ import trio.testing
 
 import siguard
 from siguard import Cluster, Defender, GuardConfig, GuardResult, Model
+from siguard.guard.plan import Plan
 from siguard.prf import PairwiseRandomness, RandomnessFactory
 from siguard.proofsim.claims import CORRUPTED_SETS, Corrupted
 from siguard.proofsim.queries import Query
@@ -97,11 +98,11 @@ async def call(cluster: Cluster, kind: str, config: GuardConfig, seed: int, batc
     return await cluster.guard(values(seed, batch), DEFENDER, config)
 
 
-def as_query(kind: str, config: GuardConfig, seed: int, batch: int = 1) -> Query:
+def as_query(kind: str, config: GuardConfig, seed: int, batch: int = 1, plan: Plan | None = None) -> Query:
     """The same call, as the ideal functionality takes it."""
     if kind == "query":
-        return Query.of_features(values(seed, batch), MODEL, DEFENDER, config)
-    return Query.of_logits(values(seed, batch), DEFENDER, config)
+        return Query.of_features(values(seed, batch), MODEL, DEFENDER, config, plan)
+    return Query.of_logits(values(seed, batch), DEFENDER, config, plan)
 
 
 async def record(
@@ -126,7 +127,8 @@ async def record(
             session = recorder.sessions[-1]
             made.sessions.append(session)
             made.results[session] = result
-            made.queries[session] = as_query(kind, config, seed, batch)
+            assert result.planned is not None
+            made.queries[session] = as_query(kind, config, seed, batch, result.planned.plan)
             made.dealers[session] = ("S2", "S0", "S1")[number % 3]
     return made
 

@@ -22,11 +22,11 @@ from siguard.proofsim.sealed import SealedCase, attacked_sealed
 
 #: Cheapest first; the quick rung takes the first that is in its scope.
 _CONFIGS = {
-    "label": GuardConfig("label"),
-    "linesearch": GuardConfig("linesearch"),
-    "none": GuardConfig("none"),
-    "decay": GuardConfig("decay", inner=1),
-    "siguard": GuardConfig("siguard", outer=1, inner=1),
+    "label": GuardConfig("label", rounds="few"),
+    "linesearch": GuardConfig("linesearch", rounds="few"),
+    "none": GuardConfig("none", rounds="few"),
+    "decay": GuardConfig("decay", inner=1, rounds="few"),
+    "siguard": GuardConfig("siguard", outer=1, inner=1, rounds="few"),
 }
 _CHANGED = (
     "on sealed links a record that is lost, cut, lengthened, flipped in any bit, forged, replayed, reflected or "
