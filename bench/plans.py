@@ -4,7 +4,7 @@
                           [--write siguard/guard/local_costs.json] [--quick] [--out FILE]
 
 Runs calls in memory with every plan, or with as many of them by chance, and those that the modes choose.  Fits the
-processor seconds of a call = frames, bytes and blocks times a cost each; costs are 0 or more, relative errors
+seconds of a call = frames, bytes and blocks times a cost each; costs are 0 or more, relative errors
 count, and most those of the better plans.  Says how far the plan that ``auto`` would choose is from the best of
 those that were measured.
 """
@@ -142,7 +142,7 @@ async def measure(cluster: siguard.Cluster, case: Case, repeats: int, seed: int)
 def fit(rows: Sequence[Measured]) -> tuple[npt.NDArray[np.float64], npt.NDArray[np.float64]]:
     """Costs of (frame, byte, block), and each row's predicted / measured."""
     counts = np.array([row.counts for row in rows], dtype=float)
-    relative = counts / np.array([[row.cpu_seconds] for row in rows])
+    relative = counts / np.array([[row.seconds] for row in rows])
     largest = np.maximum(relative.max(axis=0), 1e-300)  # columns of one size, for the solver
     weights = np.array([_weight(row, rows) for row in rows])
     costs = nnls(relative / largest * weights[:, None], weights)[0] / largest
@@ -151,8 +151,8 @@ def fit(rows: Sequence[Measured]) -> tuple[npt.NDArray[np.float64], npt.NDArray[
 
 def _weight(row: Measured, rows: Sequence[Measured]) -> float:
     """All cases count alike, and in each most the plans near the best: between these is the choice."""
-    case = [other.cpu_seconds for other in rows if (other.policy, other.batch) == (row.policy, row.batch)]
-    return float((min(case) / row.cpu_seconds) ** 2 / np.sqrt(len(case)))
+    case = [other.seconds for other in rows if (other.policy, other.batch) == (row.policy, row.batch)]
+    return float((min(case) / row.seconds) ** 2 / np.sqrt(len(case)))
 
 
 def costs_of(rows: Sequence[Measured], machine: str) -> LocalCosts:
@@ -174,7 +174,7 @@ def costs_of(rows: Sequence[Measured], machine: str) -> LocalCosts:
 
 @dataclass(frozen=True)
 class Choice:
-    """What ``auto`` chooses for a policy and batch, and the best of what was measured, by processor seconds."""
+    """What ``auto`` chooses for a policy and batch, and the best of what was measured, by seconds."""
 
     policy: str
     batch: int
@@ -196,11 +196,9 @@ def choices(rows: Sequence[Measured], found: Sequence[Case], local: LocalCosts) 
     for case in found:
         named = {row.plan: row for row in rows if (row.policy, row.batch) == (case.policy, case.batch)}
         chosen = named[plan_name(min(case.plans, key=lambda plan: local.seconds(case.plans[plan])))]
-        best = min(named.values(), key=lambda row: row.cpu_seconds)
+        best = min(named.values(), key=lambda row: row.seconds)
         result.append(
-            Choice(
-                case.policy, case.batch, len(named), chosen.plan, best.plan, chosen.cpu_seconds, best.cpu_seconds
-            )
+            Choice(case.policy, case.batch, len(named), chosen.plan, best.plan, chosen.seconds, best.seconds)
         )
     return result
 

@@ -34,7 +34,7 @@ import numpy as np
 from plans import Measured, costs_of
 rng = np.random.default_rng(7)
 rows = [
-    Measured("decay", 1, str(n), False, 1, 9, *counts, float(counts @ [2e-4, 3e-9, 1e-8]), 1.0)
+    Measured("decay", 1, str(n), False, 1, 9, *counts, 1.0, float(counts @ [2e-4, 3e-9, 1e-8]))
     for n, counts in enumerate(rng.integers(1, [2000, 10**8, 10**7], (12, 3)))
 ]
 costs = costs_of(rows, "a machine")

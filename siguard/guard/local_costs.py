@@ -21,7 +21,7 @@ COSTS_VERSION = 1
 
 @dataclass(frozen=True)
 class LocalCosts:
-    """Seconds of one core for each frame of a session, each byte in it, each block of the key generator.
+    """Seconds for each frame of a session, each byte in it, each block of the key generator, all in one process.
 
     machine, measured, rows: where they come from.  median_error, largest_error: |predicted / measured - 1| over the
     rows to which they were fitted.  Raises `InputError` naming the field.
