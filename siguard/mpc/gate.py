@@ -39,11 +39,6 @@ class Cost:
             self.blocks + other.blocks,
         )
 
-    def beside(self, other: Cost) -> Cost:
-        """Side by side: rounds overlap."""
-        both = self + other
-        return both.with_rounds(max(self.rounds, other.rounds))
-
     def with_rounds(self, rounds: int) -> Cost:
         """The same frames, of which the longest chain is known otherwise."""
         return Cost(rounds, self.messages, self.payload_bytes, self.blocks)

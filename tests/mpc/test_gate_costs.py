@@ -99,7 +99,6 @@ def test_a_declaration_is_metadata_on_the_coroutine_and_nothing_else() -> None:
 def test_costs_add_up() -> None:
     one, other = Cost(2, 3, 100), Cost(5, 1, 7)
     assert one + other == Cost(7, 4, 107)
-    assert one.beside(other) == Cost(5, 4, 107)
     assert one * 3 == 3 * one == Cost(6, 9, 300)
     assert one.bytes == 100 + 3 * HEADER_BYTES
 
