@@ -74,6 +74,7 @@ async def sign_bit(party: Party, x: Share | Opened) -> Share:
 
     Exact for every x.  Masks: as in `deal` and `remask`.
     Cost: 1 + ceil(log4(ceil((k - 1) / 4))) rounds; about 6 k / 64 words per element in all (`sign_cost`).
+    Source: one-time truth tables, Ishai et al., TCC 2013.
     """
     shape = x.shape
     elements, bits = prod(shape), x.ring.bits

@@ -50,6 +50,7 @@ async def tabled_exponential(party: Party, x: Share, index_bits: int) -> Share:
     to -12 and from 6 to 8 it is e^x or 0, by r; 0 elsewhere.
     Failure: wraps of the two views, e^2 2^-30 and e^x 2^-26.
     Cost: 3 rounds, 3 (2^(index_bits - 8) + 32) dealt elements for each argument.
+    Source: one-time truth tables, Ishai et al., TCC 2013.
     """
     shape, top_bits = x.shape, index_bits - 2 * DIGIT_BITS
     if top_bits < 2:
