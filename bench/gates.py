@@ -12,6 +12,7 @@ from __future__ import annotations
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import trio
@@ -30,13 +31,15 @@ from siguard.mpc.curves import exponential, piecewise, scaled_steps
 from siguard.mpc.party import Party
 from siguard.mpc.share import Opened, Share
 from siguard.mpc.splines import inverse_root_steps, logarithm_pieces
+from siguard.mpc.tabled import tabled_exponential
 from siguard.mpc.thresholds import Way, at_least
 from siguard.ring import Z64, Ring, ring
 
 #: Entries of a row: that of `cubic`, `win_counts` and `ranked`, and the products' common one.
 WIDTH = 10
-#: Bits in which a layer of h is compared.
+#: Bits in which a layer of h is compared, and of an index of the exponential during the optimisation.
 COMPARED = 24
+TABLE_INDEX_BITS = 12
 
 
 def shared(party: Party, *shape: int, of: Ring = Z64) -> Share:
@@ -59,16 +62,18 @@ def at_least_by(way: Way, thresholds: int) -> Callable[[Party, int], Awaitable[o
     return call
 
 
-def piecewise_call(party: Party, n: int) -> Awaitable[object]:
+def piecewise_call(party: Party, n: int, by: Way = Way.KEY) -> Awaitable[object]:
     """The logarithm of a sum."""
-    return piecewise(party, shared(party, n), opened(party, n, of=ring(32)), logarithm_pieces(0, 8, 8, 16, 12))
+    pieces = logarithm_pieces(0, 8, 8, 16, 12)
+    return piecewise(party, shared(party, n), opened(party, n, of=ring(32)), pieces, by)
 
 
-def scaled_steps_call(party: Party, n: int) -> Awaitable[object]:
+def scaled_steps_call(party: Party, n: int, by: Way = Way.KEY) -> Awaitable[object]:
     """A vector divided by its length."""
     thresholds, values = inverse_root_steps(*NORM_RANGE, 4)
     steps = np.rint(values * 2.0**16).astype(np.int64)[None]
-    return scaled_steps(party, opened(party, n, 1, of=ring(48)), thresholds, steps, shared(party, n, 1, WIDTH))
+    compared = opened(party, n, 1, of=ring(48))
+    return scaled_steps(party, compared, thresholds, steps, shared(party, n, 1, WIDTH), by)
 
 
 @dataclass(frozen=True)
@@ -83,8 +88,11 @@ GATES: dict[str, Gate] = {
     **{f"at_least, {way}": Gate(at_least_by(way, 1)) for way in Way},
     **{f"at_least 16, {way}": Gate(at_least_by(way, 16), 1_000) for way in Way},
     "exponential": Gate(lambda p, n: exponential(p, shared(p, n), WIDE_INDEX_BITS), 1_000),
+    "exponential, tables": Gate(lambda p, n: tabled_exponential(p, shared(p, n), TABLE_INDEX_BITS)),
     "piecewise": Gate(piecewise_call, 1_000),
+    "piecewise, adder": Gate(partial(piecewise_call, by=Way.ADDER)),
     "scaled_steps": Gate(scaled_steps_call, 1_000),
+    "scaled_steps, adder": Gate(partial(scaled_steps_call, by=Way.ADDER), 1_000),
     "cubic": Gate(lambda p, n: cubic(p, shared(p, n, WIDTH), 3)),
     "win_counts": Gate(lambda p, n: win_counts(p, shared(p, n, WIDTH), ring(COMPARED)), 1_000),
     "win_counts, adder": Gate(lambda p, n: win_counts(p, shared(p, n, WIDTH), ring(COMPARED), Way.ADDER), 1_000),
