@@ -101,6 +101,11 @@ class Options:
     cores: int
 
 
+def _config(policy: str) -> siguard.GuardConfig:
+    """One plan for both: ``auto`` knows more of a cluster's links than of those between processes."""
+    return siguard.GuardConfig(policy, rounds="few")
+
+
 @asynccontextmanager
 async def processes(network: _Profile, inputs: Inputs, policies: Sequence[str]) -> AsyncIterator[User]:
     """A user of three server processes that hold the model, all with links like ``network``."""
@@ -108,7 +113,7 @@ async def processes(network: _Profile, inputs: Inputs, policies: Sequence[str]) 
     async with open_processes(loopback) as servers, trio.open_nursery() as nursery:
         nursery.start_soon(servers.watch)
         async with connect_owner(loopback.deployment, loopback.identities["owner"]) as owner:
-            configs = [siguard.GuardConfig(policy=policy) for policy in policies]
+            configs = [_config(policy) for policy in policies]
             await owner.share(inputs.model, inputs.defender, configs)
         async with connect(loopback.deployment, loopback.identities["user"]) as user:
             yield user
@@ -122,7 +127,7 @@ async def on_the_wall(
     found = {}
     async with processes(network, inputs, policies) as user:
         for policy in policies:
-            results = [await user.query(inputs.rows, policy) for _ in range(_WARM_UP + repeats)]
+            results = [await user.query(inputs.rows, _config(policy)) for _ in range(_WARM_UP + repeats)]
             seconds = Seconds.of([result.seconds for result in results[_WARM_UP:]])
             found[policy] = seconds, results[0].traffic.rounds
     return found
@@ -136,7 +141,7 @@ def in_virtual_time(
     async def ask() -> list[siguard.GuardResult]:
         time = siguard.VirtualTime(costs, cores=cores)
         async with siguard.open_cluster(seed=options.seed, network=network, time=time) as cluster:
-            config = siguard.GuardConfig(policy=policy)
+            config = _config(policy)
             return [
                 await cluster.query(inputs.rows, inputs.model, inputs.defender, config)
                 for _ in range(_WARM_UP + options.repeats)
