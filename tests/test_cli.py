@@ -120,11 +120,18 @@ def started(*arguments: object) -> Iterator[subprocess.Popen[str]]:
             process.kill()
 
 
+#: A long call of little memory: one that does not fit is refused before it can be stopped.
+LONG = ["--set", 'guard.policies=["siguard"]', "--set", "guard.inner=1000", "--set", 'guard.rounds="bytes"']
+
+
 @pytest.mark.parametrize(
     ("stage", "options"),
     [
         ("training the target", ["--set", "target.hidden=[1024, 1024]", "--set", "data.rows=300"]),
-        ("guarding under MPC: siguard", ["--set", 'guard.policies=["siguard"]', "--set", "guard.inner=1000"]),
+        (
+            "guarding under MPC: siguard",
+            LONG,
+        ),
     ],
 )
 def test_ctrl_c_leaves_a_partial_report(scenario: Path, tmp_path: Path, stage: str, options: list[str]) -> None:

@@ -233,7 +233,9 @@ def test_ctrl_c_in_a_terminal_ends_the_servers_and_writes_what_was_complete(file
     folder, out = tmp_path / "temporary", tmp_path / "out"
     folder.mkdir()
     command = [sys.executable, "-m", "siguard", "run", str(file), "--out", str(out)]
-    for item in ("transport.kind=tcp", "samples=20", 'guard.policies=["siguard"]', "guard.inner=500"):
+    # By few bytes: a call that does not fit in memory would be refused before it can be stopped.
+    long = ('guard.policies=["siguard"]', "guard.inner=500", 'guard.rounds="bytes"')
+    for item in ("transport.kind=tcp", "samples=20", *long):
         command += ["--set", item]
     log = tmp_path / "stderr"
     with log.open("wb") as stderr:
