@@ -8,10 +8,6 @@ from typing import Any, Self
 from siguard.errors import InputError
 from siguard.mpc.thresholds import Way
 
-#: Fields of a plan that are a `Way`, and those that are true or false.
-WAYS = ("hidden", "direct", "beside", "curves")
-SWITCHES = ("folded", "joined", "sequential")
-
 
 @dataclass(frozen=True)
 class Plan:
@@ -55,3 +51,8 @@ class Plan:
                 raise InputError(f"plan: {name} is {values[name]!r}; allowed: true or false")
             chosen[name] = values[name]
         return cls(**chosen)
+
+
+#: Fields of a plan that are a `Way`, and those that are true or false.
+WAYS = tuple(one.name for one in fields(Plan) if isinstance(one.default, Way))
+SWITCHES = tuple(one.name for one in fields(Plan) if isinstance(one.default, bool))

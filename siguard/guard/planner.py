@@ -16,7 +16,7 @@ from siguard.errors import InputError
 from siguard.guard.config import GuardConfig
 from siguard.guard.defender import can_be_folded
 from siguard.guard.local_costs import LocalCosts, shipped_costs
-from siguard.guard.plan import WAYS, Plan
+from siguard.guard.plan import SWITCHES, WAYS, Plan
 from siguard.guard.policy import ALL_CHOICES, POLICIES, policy_cost
 from siguard.guard.shape import Shape
 from siguard.mpc.gate import Cost
@@ -155,15 +155,10 @@ def _values(policy: str, name: str, widths: Sequence[int]) -> tuple[Any, ...]:
 def _settled(policy: str, plan: Plan, widths: Sequence[int]) -> Plan:
     """The plan with one value for what the policy does not look at: ways as ``direct``, for the target's ReLUs."""
     used = POLICIES[policy].choices
-    return Plan(
-        plan.hidden if "hidden" in used else plan.direct,
-        plan.direct,
-        plan.beside if "beside" in used else plan.direct,
-        plan.curves if "curves" in used else plan.direct,
-        plan.folded and "folded" in used and can_be_folded(widths),
-        plan.joined and "joined" in used,
-        plan.sequential and "sequential" in used,
-    )
+    ways: dict[str, Any] = {name: getattr(plan, name if name in used else "direct") for name in WAYS}
+    switches: dict[str, Any] = {name: getattr(plan, name) and name in used for name in SWITCHES}
+    switches["folded"] = switches["folded"] and can_be_folded(widths)
+    return Plan(**ways, **switches)
 
 
 def _seconds(cost: Cost, rounds: int, conditions: Conditions, local: LocalCosts) -> float:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from functools import lru_cache
-from itertools import combinations
+from itertools import chain, combinations
 from typing import NamedTuple
 
 import numpy as np
@@ -45,13 +46,7 @@ def _node(blocks: int, *, propagates: bool) -> _Node:
     if propagates:
         sums.append([tuple(p)])
     bits = 2 * blocks
-    dealt = sorted({
-        masks
-        for products in sums
-        for factors in products
-        for size in range(2, len(factors) + 1)
-        for masks in combinations(factors, size)
-    })  # fmt: skip
+    dealt = sorted({masks for products in sums for factors in products for masks in _subsets(factors, 2)})
     place = {(bit,): bit for bit in range(bits)} | {masks: bits + i for i, masks in enumerate(dealt)}
     place[()] = bits + len(dealt)
 
@@ -63,11 +58,15 @@ def _node(blocks: int, *, propagates: bool) -> _Node:
         terms = [
             (padded(tuple(bit for bit in factors if bit not in masks)), place[masks])
             for factors in products
-            for size in range(len(factors) + 1)
-            for masks in combinations(factors, size)
+            for masks in _subsets(factors, 0)
         ]
         outputs.append((np.array([public for public, _ in terms]), np.array([part for _, part in terms])))
     return _Node(np.array([padded(masks) for masks in dealt]), tuple(outputs))
+
+
+def _subsets(factors: tuple[int, ...], least: int) -> Iterator[tuple[int, ...]]:
+    """All subsets of at least so many."""
+    return chain.from_iterable(combinations(factors, size) for size in range(least, len(factors) + 1))
 
 
 def _levels(blocks: int) -> list[tuple[int, int]]:

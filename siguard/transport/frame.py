@@ -48,7 +48,8 @@ class Kind(IntEnum):
 
 
 _KINDS = tuple(Kind)
-#: One for all headers: it keeps nothing between two of them, and a new one begins with 256 KiB.
+#: One for all headers: it keeps nothing between two of them, runs no Python in between, and a new one begins with
+#: 256 KiB.
 _PACKER = msgpack.Packer()
 
 

@@ -9,6 +9,8 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 import trio
+from hypothesis import settings
+from hypothesis import strategies as st
 
 from siguard.actors.local import LocalRun, run_three
 from siguard.actors.mailbox import Mailbox
@@ -16,6 +18,7 @@ from siguard.actors.session import Outbox, ServerSession, client_pair, pair_name
 from siguard.mpc.io import mask_input
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Opened, Share
+from siguard.mpc.splines import ARGUMENT_BITS, CELL_BITS
 from siguard.prf import PairwiseRandomness, derive_key
 from siguard.ring import Z64, Ring, RingArray, decode, encode
 from siguard.transport.frame import Frame, Kind, decode_frame
@@ -28,6 +31,11 @@ Integers = npt.NDArray[np.int64]
 
 #: Fraction bits of the values in most tests.
 F = 16
+#: One at the scale of the exponential's argument, and its bits below a cell.
+UNIT, CELL_SHIFT = 1 << ARGUMENT_BITS, ARGUMENT_BITS - CELL_BITS
+#: Examples of a law that three parties try, and the seeds that make them.
+FEW = settings(deadline=None, max_examples=8, derandomize=True)
+seeds = st.integers(0, 2**32)
 #: A protocol that hangs fails after this many seconds.
 DEADLINE = 20.0
 

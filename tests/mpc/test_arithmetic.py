@@ -7,14 +7,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
 from mpc_helpers import (
+    FEW,
     FixedMasks,
     every_pair,
     in_ring,
     opened_of,
     run,
+    seeds,
     share,
     share_from,
     share_opened,
@@ -30,9 +32,7 @@ from siguard.mpc import arithmetic as gates
 from siguard.mpc.share import Additive, Share, as_additive, as_opened
 from siguard.ring import INNER_LIMIT, PACKED, Z2, Z64, Ring, ring
 
-FEW = settings(deadline=None, max_examples=8, derandomize=True)
 RINGS = [pytest.param(ring(bits), id=f"k={bits}") for bits in (1, 2, 3, 8, 16, 32, 48, 64)]
-seeds = st.integers(0, 2**32)
 
 
 def integers(seed: int, *shape: int) -> Any:

@@ -6,16 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from mpc_helpers import every_pair, run, share, share_from, share_opened, uniform, value_of
+from mpc_helpers import FEW, every_pair, run, share, share_from, share_opened, uniform, value_of
 
 from siguard.mpc.boolean import and_bits, invert, sign_bit, xor
 from siguard.mpc.carry import carry_cost, carry_out
 from siguard.mpc.share import Opened
 from siguard.ring import PACKED, Z2, Ring, pack_bits, ring
-
-FEW = settings(deadline=None, max_examples=8, derandomize=True)
 
 
 def signs(shares: Any, **options: Any) -> np.ndarray[Any, Any]:

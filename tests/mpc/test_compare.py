@@ -7,17 +7,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from mpc_helpers import opened_of, run, share, share_opened, signed_of, terms_of, value_of
+from hypothesis import given
+from mpc_helpers import FEW, opened_of, run, seeds, share, share_opened, signed_of, terms_of, value_of
 
 from siguard.mpc import compare as gates
 from siguard.mpc.arithmetic import remask
 from siguard.mpc.thresholds import Way
 from siguard.ring import Z64, Ring, ring
 
-FEW = settings(deadline=None, max_examples=8, derandomize=True)
-seeds = st.integers(0, 2**32)
 WAYS = list(Way)
 
 

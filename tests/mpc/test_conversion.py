@@ -7,17 +7,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from mpc_helpers import in_ring, run, share, share_from, signed_of, terms_of, value_of
+from mpc_helpers import FEW, in_ring, run, seeds, share, share_from, signed_of, terms_of, value_of
 
 from siguard.mpc import conversion as gates
 from siguard.mpc.share import Additive
 from siguard.ring import Z2, Ring, ring
 
-FEW = settings(deadline=None, max_examples=8, derandomize=True)
 RINGS = [pytest.param(ring(bits), id=f"k={bits}") for bits in (1, 2, 5, 8, 16, 32, 64)]
-seeds = st.integers(0, 2**32)
 
 
 @pytest.mark.parametrize("R", RINGS)

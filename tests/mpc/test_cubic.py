@@ -6,18 +6,14 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from mpc_helpers import run, share, share_from, terms_of, uniform
+from hypothesis import given
+from mpc_helpers import FEW, run, seeds, share, share_from, terms_of, uniform
 
 from siguard.actors.compute import THREAD_THRESHOLD
 from siguard.mpc.cubic import cubic, length_product
 from siguard.mpc.share import Additive
 from siguard.ring import Z64, RingArray
 from siguard.transport.frame import decode_frame
-
-FEW = settings(deadline=None, max_examples=8, derandomize=True)
-seeds = st.integers(0, 2**32)
 
 
 def by_hand(v: Any, linear: Any) -> Any:

@@ -9,17 +9,28 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from mpc_helpers import every_pair, run, run_seen, share, share_from, share_opened, terms_of, uniform
+from mpc_helpers import (
+    CELL_SHIFT,
+    FEW,
+    UNIT,
+    every_pair,
+    run,
+    run_seen,
+    seeds,
+    share,
+    share_from,
+    share_opened,
+    terms_of,
+    uniform,
+)
 
 from siguard.mpc import curves as gates
 from siguard.mpc import fss_layout
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Opened, Share, as_opened
 from siguard.mpc.splines import (
-    ARGUMENT_BITS,
-    CELL_BITS,
     EXP_BITS,
     exponential_cells,
     inverse_root_steps,
@@ -27,11 +38,6 @@ from siguard.mpc.splines import (
 )
 from siguard.mpc.thresholds import Way
 from siguard.ring import Z2, Z64, Ring, RingArray, ring
-
-FEW = settings(deadline=None, max_examples=8, derandomize=True)
-seeds = st.integers(0, 2**32)
-UNIT = 1 << ARGUMENT_BITS
-CELL_SHIFT = ARGUMENT_BITS - CELL_BITS
 
 Integers = npt.NDArray[np.int64]
 

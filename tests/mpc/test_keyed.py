@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from mpc_helpers import run, terms_of, uniform
+from mpc_helpers import run, seeds, terms_of, uniform
 
 from siguard.mpc import fss, fss_layout, keyed
 from siguard.mpc.gate import gate_info
@@ -19,7 +19,6 @@ from siguard.ring import Z2, Z64, Ring, RingArray, ring
 from siguard.transport.frame import Frame, decode_frame, step_digest
 
 FEW = settings(deadline=None, max_examples=4, derandomize=True)
-seeds = st.integers(0, 2**32)
 TARGETS = [Z2, ring(5), ring(8), ring(32), Z64]
 
 

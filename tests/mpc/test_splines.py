@@ -8,9 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from mpc_helpers import run, share, terms_of
+from mpc_helpers import FEW, UNIT, run, seeds, share, terms_of
 
 from siguard.mpc import curves as gates
 from siguard.mpc.party import Party
@@ -29,9 +29,6 @@ from siguard.mpc.splines import (
 from siguard.mpc.thresholds import Way
 from siguard.ring import Z64, ring
 
-FEW = settings(deadline=None, max_examples=8, derandomize=True)
-seeds = st.integers(0, 2**32)
-UNIT = 1 << ARGUMENT_BITS
 CELL = UNIT >> CELL_BITS
 
 Integers = npt.NDArray[np.int64]

@@ -8,11 +8,9 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pytest
-from mpc_helpers import run, run_seen, share, share_from, uniform, value_of
+from mpc_helpers import CELL_SHIFT, UNIT, run, run_seen, share, share_from, uniform, value_of
 
 from siguard.mpc.splines import (
-    ARGUMENT_BITS,
-    CELL_BITS,
     DIGIT_BITS,
     HIGH_BITS,
     LOW_BITS,
@@ -22,8 +20,6 @@ from siguard.mpc.splines import (
 from siguard.mpc.tabled import LARGEST_FACTOR, tabled_exponential
 from siguard.ring import FRACTION_BITS, Z64
 
-UNIT = 1 << ARGUMENT_BITS
-CELL_SHIFT = ARGUMENT_BITS - CELL_BITS
 #: Every 73rd argument from 1 below the window to 1 above, the neighbours of every cell's edge, and far away.
 SWEEP = np.unique(
     np.concatenate(

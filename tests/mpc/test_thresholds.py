@@ -6,9 +6,21 @@ from typing import Any
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import given
 from hypothesis import strategies as st
-from mpc_helpers import every_pair, opened_of, run, run_seen, share, share_opened, terms_of, uniform, value_of
+from mpc_helpers import (
+    FEW,
+    every_pair,
+    opened_of,
+    run,
+    run_seen,
+    seeds,
+    share,
+    share_opened,
+    terms_of,
+    uniform,
+    value_of,
+)
 
 from siguard.mpc import thresholds as gates
 from siguard.mpc.arithmetic import remask
@@ -17,8 +29,6 @@ from siguard.mpc.share import Opened, Share, as_opened
 from siguard.mpc.thresholds import Way
 from siguard.ring import Z2, Z64, Ring, RingArray, ring
 
-FEW = settings(deadline=None, max_examples=8, derandomize=True)
-seeds = st.integers(0, 2**32)
 WAYS = list(Way)
 TARGETS = [Z64, ring(8), Z2]
 
