@@ -35,7 +35,7 @@ from siguard.mpc.concurrency import side_by_side
 from siguard.mpc.curves import exponential, piecewise
 from siguard.mpc.party import Party
 from siguard.mpc.share import Share, as_opened
-from siguard.mpc.splines import ARGUMENT_BITS, EXP_BITS, LOG_BITS, Pieces, logarithm_pieces
+from siguard.mpc.splines import ARGUMENT_BITS, EXP_BITS, EXP_WINDOW, LOG_BITS, Pieces, logarithm_pieces
 from siguard.mpc.tabled import tabled_exponential
 from siguard.mpc.thresholds import Way
 from siguard.ring import FRACTION_BITS, ring
@@ -48,6 +48,8 @@ PACE_BITS = 12
 WIDE_INDEX_BITS = 43
 #: Subtracted at the label there: further below than the runner-up of any logits, at `ARGUMENT_BITS`.
 FAR_BELOW = 1 << (32 + ARGUMENT_BITS)
+#: Logits relative to the label's or the runner-up's are at most 0, but for rounding.
+UNDEFENDED_BELOW = 1
 #: sum w between 2^-6 and 2^10: log2 of both ends, knots an octave; fraction bits where it is compared; its ring.
 _WEIGHTS_RANGE, _WEIGHTS_COMPARED, WEIGHTS_RING = (-6, 10, 4), 10, ring(28)
 
@@ -82,11 +84,11 @@ class ChosenLane:
     pace: Share
 
 
-async def exponentials(party: Party, x: Share, bits: int, by: Way = Way.KEY) -> Share:
-    """e^x at 16 bits.  1 round with keys, 3 with tables: by adders, as other curves are."""
+async def exponentials(party: Party, x: Share, bits: int, by: Way = Way.KEY, below: int = EXP_WINDOW[1]) -> Share:
+    """e^x at 16 bits, x < ``below``.  1 round with keys, 3 with tables: by adders, as other curves are."""
     if by is Way.ADDER:
         return await tabled_exponential(party, x, bits)
-    opened = await open_additive(party, await exponential(party, x, bits))
+    opened = await open_additive(party, await exponential(party, x, bits, below))
     return await view(party, opened, EXP_BITS - FRACTION_BITS)
 
 
@@ -97,7 +99,7 @@ async def first_step(party: Party, start: Start, classifier: Classifier, reach: 
     x = start.x.reshape(batch, 1, classes) - label * FAR_BELOW
     lag = start.gap.reshape(batch, 1, 1)
     bits = first_gradient_bits(classes, classifier.defender.gradient_bits)
-    soft = await _softmax(party.at("exp"), [x, x - lag], label, WIDE_INDEX_BITS, Way.KEY)
+    soft = await _softmax(party.at("exp"), [x, x - lag], label, WIDE_INDEX_BITS, Way.KEY, UNDEFENDED_BELOW)
     (logit, R), change, bounded, log_sum = await side_by_side(
         lambda: classifier.with_gradient(party.at("h"), soft.E, soft.S, soft.w, bits),
         lambda: _log_weights(party.at("lag"), soft.w, classifier.plan),
@@ -165,10 +167,17 @@ async def walk(
     return x
 
 
-async def _softmax(party: Party, arguments: Sequence[Share], label: Share, bits: int, by: Way) -> Softmax:
+async def _softmax(
+    party: Party,
+    arguments: Sequence[Share],
+    label: Share,
+    bits: int,
+    by: Way,
+    below: int = EXP_WINDOW[1],
+) -> Softmax:
     """Exponentials of x, x - lag and perhaps -lag in one call.  1 round with keys."""
     classes = label.shape[-1]
-    values = await exponentials(party, Share.concatenate(arguments, axis=-1), bits, by)
+    values = await exponentials(party, Share.concatenate(arguments, axis=-1), bits, by, below)
     others = values[..., :classes]
     E = others + label * (1 << FRACTION_BITS)
     return Softmax(E, others, E.sum(-1)[..., None], values[..., classes : 2 * classes], values[..., 2 * classes :])

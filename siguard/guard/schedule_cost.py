@@ -8,7 +8,7 @@ from siguard.guard.answer import BITS, COUNTS, TABLE_LANES, kept_ring
 from siguard.guard.choice import choose_cost
 from siguard.guard.closer import DIFFERENCE_RING
 from siguard.guard.config import GuardConfig
-from siguard.guard.iteration import WEIGHTS_RING, WIDE_INDEX_BITS, weight_pieces
+from siguard.guard.iteration import UNDEFENDED_BELOW, WEIGHTS_RING, WIDE_INDEX_BITS, weight_pieces
 from siguard.guard.lanes import Lane
 from siguard.guard.move import NORM_RING, PER_OCTAVE
 from siguard.guard.plan import Plan
@@ -21,17 +21,17 @@ from siguard.mpc.compare import ranked_cost, win_counts_cost
 from siguard.mpc.cubic import cubic_cost
 from siguard.mpc.curves import at_places_cost, exponential_cost, piecewise_cost, scaled_steps_cost
 from siguard.mpc.gate import Cost
-from siguard.mpc.splines import ARGUMENT_BITS, inverse_root_steps
+from siguard.mpc.splines import ARGUMENT_BITS, EXP_WINDOW, inverse_root_steps
 from siguard.mpc.tabled import tabled_exponential_cost
 from siguard.mpc.thresholds import Way, at_least_cost
 from siguard.ring import Z64
 
 
-def exponentials_cost(elements: int, bits: int, by: Way = Way.KEY) -> Cost:
+def exponentials_cost(elements: int, bits: int, by: Way = Way.KEY, below: int = EXP_WINDOW[1]) -> Cost:
     """`siguard.guard.iteration.exponentials`."""
     if by is Way.ADDER:
         return tabled_exponential_cost(elements, bits)
-    return exponential_cost(elements, bits) + product_cost(elements, 8)
+    return exponential_cost(elements, bits, below) + product_cost(elements, 8)
 
 
 def first_step_cost(shape: Shape) -> Cost:
@@ -39,7 +39,7 @@ def first_step_cost(shape: Shape) -> Cost:
     batch, classes = shape.batch, shape.classes
     log = piecewise_cost(batch, SUM_RING.bits, len(sum_pieces().slopes), shape.plan.curves) + product_cost(batch, 8)
     return (
-        exponentials_cost(2 * batch * classes, WIDE_INDEX_BITS)
+        exponentials_cost(2 * batch * classes, WIDE_INDEX_BITS, below=UNDEFENDED_BELOW)
         + shape.gradient(batch)
         + _lag_cost(batch, shape.plan)
         + floored_cost(batch * (classes + 1), shape.plan)

@@ -15,7 +15,7 @@ from siguard.mpc.gate import Cost, composed, gate
 from siguard.mpc.keyed import signed_window, window, window_cost
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Opened, Share, as_opened
-from siguard.mpc.splines import ARGUMENT_BITS, CELL_BITS, Pieces, exponential_cells
+from siguard.mpc.splines import ARGUMENT_BITS, CELL_BITS, EXP_WINDOW, Pieces, exponential_cells
 from siguard.mpc.thresholds import Way, at_least, at_least_cost
 from siguard.ring import Z64, Ring, RingArray, ring
 
@@ -57,22 +57,23 @@ async def at_places(
 # --- exponential ------------------------------------------------------------------------------------------
 
 
-def exponential_cost(elements: int, index_bits: int) -> Cost:
+def exponential_cost(elements: int, index_bits: int, below: int = EXP_WINDOW[1]) -> Cost:
     """A key with three words for each argument."""
-    return at_places_cost(elements, index_bits, 3, Z64, len(exponential_cells()[1]))
+    return at_places_cost(elements, index_bits, 3, Z64, len(exponential_cells(below)[1]))
 
 
 @gate(cost=exponential_cost, simulator=composed)
-async def exponential(party: Party, x: Share, index_bits: int) -> Additive:
+async def exponential(party: Party, x: Share, index_bits: int, below: int = EXP_WINDOW[1]) -> Additive:
     """e^x at `EXP_BITS`, additive, x at `ARGUMENT_BITS`.
 
     The index floor(8 x) or one more, in Z_2^index_bits, chooses a quadratic T0 + T1 x + T2 x^2; with x = a + alpha
     it is linear in the key's payload (1, alpha, alpha^2).
     Range: |8 x| < 2^(index_bits - 1).  |error| <= 1.0e-4 e^x + 1.0e-5 for -12 <= x < 6; from -12.125 to -12 it is
     e^x or 0, below 0; from 6 to 6.125 e^x or 0, above 0.  x = 0 gives exactly 1.
+    below: in place of 6, where x is known to be less; fewer cells are evaluated.
     Cost: 0 rounds, a key for each argument.  Source: gates.md, 6; the spline is `exponential_cells`.
     """
-    first, cells = exponential_cells()
+    first, cells = exponential_cells(below)
     count = len(cells)
     index = as_opened(x).reduce(ARGUMENT_BITS - CELL_BITS, ring(index_bits))
 

@@ -25,16 +25,18 @@ CELL_BITS = 3
 EXP_WINDOW = (-12, 6)
 
 
-@lru_cache(maxsize=1)
-def exponential_cells() -> tuple[int, RingArray]:
+@lru_cache(maxsize=4)
+def exponential_cells(below: int = EXP_WINDOW[1]) -> tuple[int, RingArray]:
     """The first cell's index, and (cells, 3) coefficients T0, T1, T2 in Z_2^64 of e^x at `EXP_BITS`.
+
+    below: the end of the window.
 
     Cell i, at F = i / 8, serves F - 1/8 <= x < F + 1/8, as an index of floor(8 x) or one more needs it:
     e^x = e^F (1 + lo + lo^2 / 2 + ...), the quadratic of least error, rounded with the constants refitted, and
     expanded in the whole argument X at `ARGUMENT_BITS`, exactly in the ring: T0 + T1 X + T2 X^2.
     |error| <= 1.0e-4 e^x + 1.0e-5 inside the window.
     """
-    first, last = (edge << CELL_BITS for edge in EXP_WINDOW)
+    first, last = EXP_WINDOW[0] << CELL_BITS, below << CELL_BITS
     index = np.arange(first, last + 1)
     half = 2.0**-CELL_BITS
     power = np.exp(index / 2.0**CELL_BITS)

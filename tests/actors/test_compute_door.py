@@ -102,10 +102,10 @@ async def test_a_cluster_keeps_deadlines_while_one_session_computes(monkeypatch:
     """One call is slow in a thread of every server; a call beside it loses a frame and fails in time."""
     slow = trio.Event()
 
-    async def slow_exponentials(party: Party, x: Share, bits: int) -> Share:
+    async def slow_exponentials(party: Party, x: Share, bits: int, **more: Any) -> Share:
         slow.set()
         await party.compute(lambda: time.sleep(1.5), 1 << 30)
-        return await exponentials(party, x, bits)
+        return await exponentials(party, x, bits, **more)
 
     monkeypatch.setattr("siguard.guard.policies.none.exponentials", slow_exponentials)
     wire, defender, deadline = Wire(), tiny_defender(), 0.4
@@ -145,10 +145,10 @@ async def test_a_session_ends_while_its_servers_compute(end: str, monkeypatch: p
     """Work in a thread is not interrupted, only waited for; then nothing of the session is left."""
     computing = trio.Event()
 
-    async def slow_exponentials(party: Party, x: Share, bits: int) -> Share:
+    async def slow_exponentials(party: Party, x: Share, bits: int, **more: Any) -> Share:
         computing.set()
         await party.compute(lambda: time.sleep(0.3), 1 << 30)
-        return await exponentials(party, x, bits)
+        return await exponentials(party, x, bits, **more)
 
     monkeypatch.setattr("siguard.guard.policies.none.exponentials", slow_exponentials)
     async with open_cluster(seed=1, deadline=5) as cluster:

@@ -174,6 +174,16 @@ def test_with_random_masks_it_is_one_of_the_two(seed: int) -> None:
     assert ((found == in_plain(X, floor)) | (found == in_plain(X, floor + 1))).all(), f"seed {seed}"
 
 
+def test_a_window_that_ends_earlier_is_the_same_below_its_end() -> None:
+    shared = share_with_low_bits(SWEEP, (1 << CELL_SHIFT) - 1)
+    whole = exponential(shared)
+    found = Z64.signed(terms_from(lambda party: gates.exponential(party, shared[party.role], 12, below=1)))
+    x = SWEEP / UNIT
+    np.testing.assert_array_equal(found[x < 1], whole[x < 1])
+    assert not found[x >= 1.125].any()
+    assert gates.exponential_cost(7, 12, below=1).bytes == gates.exponential_cost(7, 12).bytes
+
+
 @pytest.mark.parametrize("bits", [9, 12, 14, 43])
 def test_0_is_exactly_1_and_all_below_the_window_is_0(bits: int) -> None:
     # |8 x| < 2^(bits - 1), less one for the index above.

@@ -16,7 +16,7 @@ import numpy.typing as npt
 from siguard.guard.classifier import OPENED_BITS, Classifier
 from siguard.guard.config import LINESEARCH_CANDIDATES, LINESEARCH_MARGIN, GuardConfig
 from siguard.guard.defender import SharedDefender
-from siguard.guard.iteration import FAR_BELOW, WIDE_INDEX_BITS, exponentials
+from siguard.guard.iteration import FAR_BELOW, UNDEFENDED_BELOW, WIDE_INDEX_BITS, exponentials
 from siguard.guard.plan import Plan
 from siguard.guard.schedule_cost import exponentials_cost
 from siguard.guard.schedule_rounds import LEAST_RING, Depths
@@ -97,7 +97,8 @@ async def protect(
     begun = await start(party.at("start"), logits, plan)
     batch = begun.x.shape[0]
     label = begun.label
-    w = await exponentials(party.at("rest"), begun.x - begun.gap - label * FAR_BELOW, WIDE_INDEX_BITS)
+    arguments = begun.x - begun.gap - label * FAR_BELOW
+    w = await exponentials(party.at("rest"), arguments, WIDE_INDEX_BITS, below=UNDEFENDED_BELOW)
     W = w.sum(-1)[:, None]
     rows = classifier.defender.matrices[0]
 
@@ -143,7 +144,7 @@ def cost(shape: Shape, config: GuardConfig) -> Cost:
     # The first layer of the candidates is opened without a matrix, as long as with one.
     total = (
         start_cost(batch, classes, shape.plan)
-        + exponentials_cost(n, WIDE_INDEX_BITS)
+        + exponentials_cost(n, WIDE_INDEX_BITS, below=UNDEFENDED_BELOW)
         + levels_of
         + product_cost(2 * batch * width, 8)
         + product_cost(rows * classes, 8)
