@@ -23,7 +23,7 @@ from siguard.actors.session import SERVERS, Outbox
 from siguard.actors.virtual import WORKING_FOR, Meter
 from siguard.errors import PartyFailedError, ProtocolError, SiguardError
 from siguard.transport.frame import Frame, Kind, decode_frame
-from siguard.transport.link import Link, LinkBrokenError, LinkClosedError
+from siguard.transport.link import Data, Link, LinkBrokenError, LinkClosedError
 
 #: Sessions of which frames came before the request; more than that, and the oldest are forgotten.
 MOST_EARLY = 1024
@@ -133,9 +133,13 @@ class Actor:
     # Frames in --------------------------------------------------------------------------------------------
 
     async def _pump(self, peer: str, link: Link) -> None:
+        receive_now: Callable[[], Data | None] = getattr(link, "receive_now", lambda: None)
         while True:
             try:
-                data = await link.receive()
+                # What is here is taken at once: nobody sends meanwhile, so there is little of it.
+                data = receive_now()
+                if data is None:
+                    data = await link.receive()
             except LinkClosedError as closed:
                 reason = f"{peer} closed its link to {self.name}"
                 if isinstance(closed, LinkBrokenError):

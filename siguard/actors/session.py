@@ -51,6 +51,8 @@ class Probe(Protocol):
 
 #: Frames that are no step of a session.
 _BESIDE = (Kind.ABORT, Kind.CREDIT, Kind.WAIT)
+#: Sends that need not wait let other tasks run after so many: after each, they would take a tenth of a small call.
+_PROMPT_SENDS = 8
 
 
 class Outbox:
@@ -60,6 +62,7 @@ class Outbox:
         self._mailbox = mailbox
         self._links = links
         self._traffic = traffic
+        self._prompt = 0
 
     async def send(
         self, peer: str, kind: Kind, path: str, depth: int, payload: RingArray, *, dealt: bool = False
@@ -74,8 +77,9 @@ class Outbox:
         data = encode_frame(Frame(kind, box.session, step_digest(path), depth, payload))
         self._traffic.record(box.party, peer, path, len(data), depth, dealt=dealt)
         try:
-            prompt = not dealt and box.meter is None and await self._send_now(peer, data)
-            in_time = prompt or await self._send_in_time(peer, path, data, payload.nbytes if dealt else None)
+            has_room = not dealt or box.windows.room_now(peer, payload.nbytes)
+            prompt = has_room and box.meter is None and await self._send_now(peer, data)
+            in_time = prompt or await self._send_in_time(peer, path, data, None if has_room else payload.nbytes)
         except (KeyError, LinkClosedError) as lost:
             if box.failure is not None:  # says why the link is gone
                 raise box.failure from None
@@ -94,7 +98,9 @@ class Outbox:
         await trio.lowlevel.checkpoint_if_cancelled()
         if not send_now(data):
             return False
-        await trio.lowlevel.cancel_shielded_checkpoint()
+        self._prompt += 1
+        if self._prompt % _PROMPT_SENDS == 0:
+            await trio.lowlevel.cancel_shielded_checkpoint()
         return True
 
     async def _send_in_time(self, peer: str, path: str, data: bytes, dealt: int | None) -> bool:

@@ -42,18 +42,24 @@ class SendWindows:
         """Nothing is taken before ``query`` is set; set ``filled`` when the dealer waits for that."""
         self._query, self._filled = query, filled
 
+    def room_now(self, peer: str, size: int) -> bool:
+        """Whether a frame of ``size`` bytes may go to ``peer`` at once; if so, count it."""
+        if self._unread[peer] >= (WINDOW_BYTES if self._most is None else self._most):
+            return False
+        self._unread[peer] += size
+        return True
+
     async def room(self, peer: str, size: int, within: trio.CancelScope | None = None) -> None:
         """Wait until a frame of ``size`` bytes may go to ``peer``, and count it.
 
         within: the scope whose deadline bounds the wait; it stands still while the query has not come.
         """
-        while self._unread[peer] >= (WINDOW_BYTES if self._most is None else self._most):
+        while not self.room_now(peer, size):
             if self._query is not None and not self._query.is_set():
                 await self._until_query(self._query, within)
                 continue
             event = self._given_back.setdefault(peer, trio.Event())
             await event.wait()
-        self._unread[peer] += size
 
     async def _until_query(self, query: trio.Event, within: trio.CancelScope | None) -> None:
         if self._filled is not None:

@@ -108,9 +108,7 @@ async def sign_bit(party: Party, x: Share | Opened) -> Share:
         terms, a_top = await party.compute(looked_up, work * 4)
         top = top.with_masked(a_top)
     both = await remask(party.at("generate"), Additive(x.role, PACKED, terms, alpha.depth, dealer_part=False))
-    # The lowest chunk receives no carry: the first row of what propagates is a place holder.
-    carry = await carry_out(party, both[:count], both[count - 1 :])
-    sign = xor(carry, top)
+    sign = xor(await carry_out(party, both), top)
 
     def unpack(part: RingArray) -> RingArray:
         return unpack_bits(part, elements).reshape(shape)

@@ -69,20 +69,41 @@ def _subsets(factors: tuple[int, ...], least: int) -> Iterator[tuple[int, ...]]:
     return chain.from_iterable(combinations(factors, size) for size in range(least, len(factors) + 1))
 
 
-def _levels(blocks: int) -> list[tuple[int, int]]:
-    """By level: blocks in the lowest node, and the number of full nodes above it."""
+class _Level(NamedTuple):
+    """One level: blocks in the lowest node, the number of full nodes above it, and all nodes but one of one block.
+
+    Rows of a level are what its blocks generate, lowest first, and what all but the lowest propagate.
+    nodes: each kind of node with the rows of its bits, (bits, nodes).
+    """
+
+    lowest: int
+    full: int
+    nodes: tuple[tuple[_Node, Indices], ...]
+
+
+@lru_cache(maxsize=32)
+def _levels(blocks: int) -> tuple[_Level, ...]:
     levels = []
     while blocks > 1:
-        nodes = -(-blocks // _BLOCKS)
-        levels.append((blocks - _BLOCKS * (nodes - 1), nodes - 1))
-        blocks = nodes
-    return levels
+        full = -(-blocks // _BLOCKS) - 1
+        lowest = blocks - _BLOCKS * full
+        # What the lowest block propagates is not looked at: row 0 is a place holder.
+        rows = np.concatenate([np.arange(blocks), [0], np.arange(blocks, 2 * blocks - 1)]).reshape(2, blocks)
+        nodes = []
+        if lowest > 1:
+            nodes.append((_node(lowest, propagates=False), rows[:, :lowest].reshape(-1, 1)))
+        if full:
+            above = rows[:, lowest:].reshape(2, full, _BLOCKS).swapaxes(1, 2).reshape(-1, full)
+            nodes.append((_node(_BLOCKS, propagates=True), above))
+        levels.append(_Level(lowest, full, tuple(nodes)))
+        blocks = full + 1
+    return tuple(levels)
 
 
 def carry_cost(blocks: int, words: int) -> Cost:
     """For each level the products of masks and one exchange; nothing for a node of one block."""
     total = Cost()
-    for lowest, full in _levels(blocks):
+    for lowest, full, _ in _levels(blocks):
         products = outputs = 0
         if lowest > 1:
             products, outputs = len(_node(lowest, propagates=False).masked), 1
@@ -93,31 +114,19 @@ def carry_cost(blocks: int, words: int) -> Cost:
     return total
 
 
-async def carry_out(party: Party, generate: Share, propagate: Share) -> Share:
-    """Carry out of all blocks, lowest first: (blocks, words) over `PACKED` to (1, words).
+async def carry_out(party: Party, blocks: Share) -> Share:
+    """Carry out of n blocks: (2 n - 1, words) over `PACKED` to (1, words).
 
-    Block i gives a carry by itself or passes one on; G = g_hi xor p_hi g_lo of neighbours (Kogge and Stone, 1973).
-    No carry enters: what the lowest block propagates is not looked at.
-    Cost: ceil(log4(blocks)) rounds (`carry_cost`).
+    blocks: whether each generates a carry, lowest first, then whether each but the lowest, which receives none,
+    passes one on.  G = g_hi xor p_hi g_lo of neighbours (Kogge and Stone, 1973).
+    Cost: ceil(log4(n)) rounds (`carry_cost`).
     """
-    words = generate.shape[1]
-    for number, (lowest, full) in enumerate(_levels(generate.shape[0])):
+    for number, level in enumerate(_levels((blocks.shape[0] + 1) // 2)):
         step = party.at("level", number)
-        nodes: list[tuple[_Node, Share]] = []
-        if lowest > 1:
-            both = Share.concatenate([generate[:lowest], propagate[:lowest]])
-            nodes.append((_node(lowest, propagates=False), both.reshape(2 * lowest, 1, words)))
-        if full:
-            rows = [part[lowest:].reshape(full, _BLOCKS, words) for part in (generate, propagate)]
-            both = Share.concatenate(rows, axis=1).map(lambda part: part.swapaxes(0, 1))
-            nodes.append((_node(_BLOCKS, propagates=True), both))
-        found = await remask(step, await _nodes(step, nodes))
+        found = await remask(step, await _nodes(step, [(node, blocks[rows]) for node, rows in level.nodes]))
         # Rows: the lowest node's carry, unless it is a block that passes through; then G and P of the others.
-        start = 0 if lowest == 1 else 1
-        first = generate[:1] if lowest == 1 else found[:1]
-        generate = Share.concatenate([first, found[start : start + full]])
-        propagate = Share.concatenate([first, found[start + full :]])
-    return generate
+        blocks = found if level.lowest > 1 else Share.concatenate([blocks[:1], found])
+    return blocks
 
 
 async def _nodes(party: Party, nodes: list[tuple[_Node, Share]]) -> Additive:

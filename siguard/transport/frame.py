@@ -10,11 +10,10 @@ digest of the step path: both ends compute the path, so it needs no more than to
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from math import prod
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
@@ -53,8 +52,7 @@ _KINDS = tuple(Kind)
 _PACKER = msgpack.Packer()
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
+class Frame(NamedTuple):
     """One message.  ``depth`` is 1 + the largest depth among the messages its value was computed from."""
 
     kind: Kind

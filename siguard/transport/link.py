@@ -60,8 +60,12 @@ class Link(Protocol):
 
 
 class PromptLink(Link, Protocol):
-    """A link that says whether a message has to wait, so that a sender needs a deadline only for those that do."""
+    """A link that says what needs no wait: only for the rest need a sender a deadline, a reader a checkpoint."""
 
     def send_now(self, data: bytes) -> bool:
         """As `Link.send`, without a checkpoint, where that needs no wait; elsewhere False, and nothing is sent."""
+        ...
+
+    def receive_now(self) -> Data | None:
+        """As `Link.receive`, without a checkpoint, where a message waits; elsewhere None."""
         ...

@@ -52,6 +52,13 @@ class MemoryLink:
         except (trio.EndOfChannel, trio.ClosedResourceError):
             raise LinkClosedError(f"link to {self.peer} is closed") from None
 
+    def receive_now(self) -> bytes | None:
+        """The next message, if one waits."""
+        try:
+            return self._incoming.receive_nowait()
+        except (trio.WouldBlock, trio.EndOfChannel, trio.ClosedResourceError):
+            return None
+
     async def aclose(self) -> None:
         """Close this end for sending and receiving."""
         self._outgoing.close()

@@ -10,6 +10,7 @@ import trio
 import trio.testing
 
 from siguard import DeadlineError, PartyFailedError
+from siguard.actors import windows
 from siguard.actors.mailbox import Mailbox
 from siguard.actors.session import Outbox
 from siguard.ring import Z64
@@ -58,12 +59,52 @@ class Seen(WrappedLink):
 async def test_a_frame_with_room_is_sent_and_counted_at_once(autojump_clock: Any) -> None:
     start, here = trio.current_time(), world(capacity=2)
     for step in ("one", "two"):
-        with trio.testing.assert_checkpoints():  # other tasks have their turn after each
-            await here.send(step)
+        await here.send(step)
     assert trio.current_time() == start
     assert [decode_frame(await here.other.receive()).step for _ in range(2)] == [*map(step_digest, ("one", "two"))]
     assert (here.traffic.messages, here.traffic.bytes_total) == (2, 2 * (HEADER_BYTES + PAYLOAD.nbytes))
     assert here.box.last_step == "two"
+
+
+@pytest.mark.parametrize("dealt", [False, True])
+async def test_other_tasks_have_their_turn_while_much_is_sent(dealt: bool) -> None:
+    here, turns = world(capacity=100), 0
+
+    async def other() -> None:
+        nonlocal turns
+        while True:
+            await trio.lowlevel.checkpoint()
+            turns += 1
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(other)
+        for number in range(80):
+            await here.send(str(number), dealt=dealt)
+        assert turns >= 80 // 16
+        nursery.cancel_scope.cancel()
+    assert here.traffic.messages == 80
+
+
+async def test_what_is_dealt_takes_room_at_once_or_waits_for_it(
+    autojump_clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(windows, "WINDOW_BYTES", 2 * PAYLOAD.nbytes)
+    start, here = trio.current_time(), world(capacity=10)
+    for step in ("one", "two"):
+        await here.send(step, dealt=True)
+    await here.send("not dealt")
+    assert trio.current_time() == start
+
+    async def give_back() -> None:
+        await trio.sleep(DEADLINE - 1)
+        here.box.windows.give_back("S1", PAYLOAD.nbytes)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(give_back)
+        await here.send("three", dealt=True)
+    assert trio.current_time() == start + DEADLINE - 1
+    with pytest.raises(DeadlineError, match=r"S1 took no frame for 7 s"):
+        await here.send("four", dealt=True)
 
 
 @pytest.mark.parametrize("dealt", [False, True])

@@ -109,8 +109,8 @@ def test_carries_of_every_number_of_blocks(blocks: int) -> None:
     # Seldom generated and mostly passed on, so that carries come from far below.
     g = rng.random((blocks, 640)) < 0.15
     p = ~g & (rng.random((blocks, 640)) < 0.9)
-    G, P = (share(pack_bits(part.astype(np.uint8)), PACKED, seed=seed) for seed, part in enumerate((g, p)))
-    done = run(lambda party: carry_out(party, G[party.role], P[party.role]), seed=blocks)
+    rows = share(pack_bits(np.concatenate([g, p[1:]]).astype(np.uint8)), PACKED, seed=blocks)
+    done = run(lambda party: carry_out(party, rows[party.role]), seed=blocks)
     carry = np.zeros(640, bool)
     for row in range(blocks):
         carry = g[row] | (p[row] & carry)

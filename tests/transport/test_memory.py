@@ -102,6 +102,18 @@ async def test_a_prompt_send_takes_what_has_room_and_nothing_else(autojump_clock
     assert await other.receive() == b"last"
 
 
+async def test_a_prompt_receive_gives_what_waits_and_nothing_else() -> None:
+    one, other = pair(capacity=2)
+    prompt: PromptLink = other
+    with assert_no_checkpoints():
+        assert prompt.receive_now() is None
+        assert one.send_now(b"")
+        assert one.send_now(b"second")
+        assert [prompt.receive_now() for _ in range(3)] == [b"", b"second", None]
+    await one.aclose()
+    assert prompt.receive_now() is None, "that it is closed, receive tells"
+
+
 @pytest.mark.parametrize("closer", [0, 1])
 async def test_a_prompt_send_says_that_the_link_is_closed(closer: int) -> None:
     ends = pair(capacity=0)
