@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
+from typing import Any
 
 from siguard.guard import iteration
 from siguard.guard.answer import LABEL_MARGIN, validated
@@ -26,7 +27,6 @@ from siguard.guard.terms import Softmax
 from siguard.mpc.arithmetic import remask
 from siguard.mpc.party import Party
 from siguard.mpc.share import Additive, Share, as_additive
-from siguard.mpc.thresholds import Way
 from siguard.proofsim.patching import replaced
 
 #: The published one.
@@ -57,11 +57,11 @@ def leaky_guard(limit: int = LIMIT, learning_rate: float = LEARNING_RATE) -> Ite
     """
     shipped, softmax = POLICIES["siguard"], iteration._softmax
 
-    async def look_first(party: Party, arguments: Sequence[Share], label: Share, bits: int, by: Way) -> Softmax:
+    async def look_first(party: Party, arguments: Sequence[Share], label: Share, *how: Any) -> Softmax:
         # With three arguments it is the softmax of an x that has moved.
         if len(arguments) == 3:
             await _look.get()(party.at("stop"), arguments[0])
-        return await softmax(party, arguments, label, bits, by)
+        return await softmax(party, arguments, label, *how)
 
     async def protect(
         party: Party, logits: Share, defender: SharedDefender, config: GuardConfig, plan: Plan
