@@ -83,7 +83,7 @@ async def _run_all(tasks: list[dict[str, Any]], count: int, progress: Progress) 
     def tell(number: int, seconds: float) -> None:
         kind = "rungs" if "rung" in tasks[number] else "controls"
         of_kind = [n for n, task in enumerate(tasks) if ("rung" in task) == (kind == "rungs")]
-        stage = f"{kind}: {_named(tasks[number])}, {seconds:.1f} s"
+        stage = f"{kind}: {_named(tasks[number])}, {_verdict(answers[number])}, {seconds:.1f} s"
         progress(stage, sum(bool(answers[n]) for n in of_kind), len(of_kind))
 
     async def work() -> None:
@@ -129,6 +129,14 @@ def _named(task: dict[str, Any]) -> str:
     if task["rung"] in _BY_SERVER:
         return f"{task['rung']} of {' '.join(f'{{{one}}}' for one in task['scope']['corrupted'])}"
     return f"{task['rung']} of {' '.join(task['scope']['policies'])}"
+
+
+def _verdict(answer: dict[str, Any]) -> str:
+    """In words: a campaign that is stopped has then said what it found."""
+    if "control" in answer:
+        return "caught" if ControlOutcome(**answer["control"]).caught else "missed"
+    holding = [Claim(**values).holds for values in answer["claims"]]
+    return f"{sum(holding)} of {len(holding)} claims hold"
 
 
 class _Lines:
