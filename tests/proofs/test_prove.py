@@ -212,9 +212,7 @@ def test_progress_counts_up_to_the_end(run: Run) -> None:
         assert [(done, total) for _, done, total in told] == [(n, 2) for n in range(3)]
         assert all(" s" in text for text, done, _ in told if done), "what took how long"
         found = r"(\d+) of \1 claims hold" if stage == "rungs" else ", caught, "
-        assert all(re.search(found, text) for text, done, _ in told if done), (
-            "known of a run that is stopped"
-        )
+        assert all(re.search(found, text) for text, done, _ in told if done), "known of a run that is stopped"
 
 
 def test_all_processes_end_with_the_run(run: Run) -> None:
