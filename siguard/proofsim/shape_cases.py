@@ -25,8 +25,8 @@ BoolArray = npt.NDArray[np.bool_]
 
 #: Rows among which cases are looked for.
 _POOL = 3000
-#: A row counts only if this much noise on its logits leaves label, membership and pattern as they are.
-_STABLE = 2e-3
+#: A row counts only if noise on its logits leaves label, membership and pattern as they are, so many times.
+_SHAKEN = 3
 #: Networks tried before the search is given up.
 _ATTEMPTS = 50
 
@@ -36,6 +36,7 @@ class Setting(NamedTuple):
 
     model, defender: widths; siguard: schedule of the published policy; covers: rows per thing to be covered;
     seeds: schedulers for one and the same row.  over_tcp: queries over sealed TCP are compared, too.
+    noise: of logits, by which no row must change: servers round, and a row at the edge would go either way.
     """
 
     model: tuple[int, ...]
@@ -44,6 +45,7 @@ class Setting(NamedTuple):
     covers: int
     seeds: int
     over_tcp: bool = False
+    noise: float = 2e-2
 
     @property
     def outer(self) -> int:
@@ -121,8 +123,11 @@ def find_cases(setting: Setting, seed: int) -> Cases:
         features = rng.normal(size=(_POOL, setting.model[0]))
         logits = model(features)
         seen = _properties(logits, defender, setting)
-        shaken = _properties(logits + rng.normal(size=logits.shape) * _STABLE, defender, setting)
-        stable = [row for row in range(_POOL) if seen[row] == shaken[row]]
+        stable = list(range(_POOL))
+        for _ in range(_SHAKEN):
+            near = logits[stable] + rng.normal(size=(len(stable), logits.shape[1])) * setting.noise
+            shaken = _properties(near, defender, setting)
+            stable = [row for row, found in zip(stable, shaken, strict=True) if seen[row] == found]
         rows = _cover(seen, stable, setting)
         if rows is not None:
             label, member, patterns, decays = zip(*[seen[row] for row in rows], strict=True)

@@ -32,7 +32,7 @@ from siguard.proofsim.enumeration import (
 from siguard.proofsim.simulation import CoinsOnly, around_gates, run_alone
 from siguard.proofsim.walk import Gate
 from siguard.ring import Ring, RingArray
-from siguard.transport.frame import SESSION_BYTES, decode_frame, step_digest
+from siguard.transport.frame import SESSION_BYTES, Kind, decode_frame, step_digest
 
 _SEED_KEY = bytes(32)
 
@@ -119,8 +119,9 @@ class Batch:
         instance, inside = self.case.instance, self.case.corrupted.parties
 
         def observe(sender: str, receiver: str, data: bytes) -> None:
-            if receiver in inside:
-                frame = decode_frame(data)
+            frame = decode_frame(data)
+            # Credit counts bytes taken, here of all cases in one call; one case by itself gives none.
+            if receiver in inside and frame.kind is not Kind.CREDIT:
                 self.world.note_message(session.name, sender, receiver, frame.step, frame.payload)
 
         user = None if instance.user_ring is None else partial(_use, ring=instance.user_ring, value=value)

@@ -8,6 +8,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from siguard.actors import windows
 from siguard.actors.local import run_three
 from siguard.mpc import arithmetic
 from siguard.mpc.arithmetic import open_additive
@@ -72,6 +73,25 @@ async def test_a_view_without_its_mask_tells_role_1_the_mask_of_the_wire() -> No
     with replaced_method(PairwiseRandomness, "draw", without_masks({"view"})):
         found = await distances_of("multiply: Z_4")
     assert found["S1"].distances.hidden > 0
+
+
+async def test_credit_that_so_many_cases_at_once_give_the_dealer_is_no_part_of_a_view(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Large enumerations deal more than a window's piece in one call."""
+    shipped, credited = windows.TakenBytes.take, set()
+
+    def take(self: windows.TakenBytes, peer: str, size: int) -> int:
+        due = shipped(self, peer, size)
+        credited.update([peer] * (due > 0))
+        return due
+
+    case = instance("query: product, Z_2")
+    before = [await enumerate_views(case, one) for one in CORRUPTED_SETS]
+    monkeypatch.setattr(windows, "CREDIT_BYTES", 64)
+    monkeypatch.setattr(windows.TakenBytes, "take", take)
+    assert [await enumerate_views(case, one) for one in CORRUPTED_SETS] == before
+    assert credited == {"S2"}
 
 
 async def test_a_message_to_the_dealer_has_no_simulator() -> None:
