@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from heapq import heappop, heappush
 from itertools import count
 from typing import NamedTuple
@@ -159,8 +159,8 @@ def _unread(passing: Passing, rng: np.random.Generator, past: Sequence[Passing])
     frame = passing.frame
     if frame.kind is Kind.DATA or rng.integers(2):
         # Below 2^7 in any case, so that one bit of the encoding changes.
-        return [Arrival(encode_frame(frame._replace(depth=frame.depth ^ 1 << int(rng.integers(7)))))]
-    return [Arrival(encode_frame(frame._replace(step=_flipped(frame.step, int(rng.integers(8 * STEP_BYTES))))))]
+        return [Arrival(encode_frame(replace(frame, depth=frame.depth ^ 1 << int(rng.integers(7)))))]
+    return [Arrival(encode_frame(replace(frame, step=_flipped(frame.step, int(rng.integers(8 * STEP_BYTES))))))]
 
 
 def _payload_bit(passing: Passing, rng: np.random.Generator, past: Sequence[Passing]) -> list[Arrival]:
@@ -188,7 +188,7 @@ def _is_other(link: tuple[str, str], passing: Passing) -> bool:
 
 
 def _unknown_session(passing: Passing, rng: np.random.Generator, past: Sequence[Passing]) -> list[Arrival]:
-    return [Arrival(encode_frame(passing.frame._replace(session=rng.bytes(SESSION_BYTES)))), Arrival(passing.data)]
+    return [Arrival(encode_frame(replace(passing.frame, session=rng.bytes(SESSION_BYTES)))), Arrival(passing.data)]
 
 
 def _unknown_step(passing: Passing, rng: np.random.Generator, past: Sequence[Passing]) -> list[Arrival]:

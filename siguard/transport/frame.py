@@ -10,10 +10,11 @@ digest of the step path: both ends compute the path, so it needs no more than to
 from __future__ import annotations
 
 import hashlib
+from dataclasses import dataclass
 from enum import IntEnum
 from functools import lru_cache
 from math import prod
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgpack
 import numpy as np
@@ -52,7 +53,8 @@ _KINDS = tuple(Kind)
 _PACKER = msgpack.Packer()
 
 
-class Frame(NamedTuple):
+@dataclass(frozen=True, slots=True)
+class Frame:
     """One message.  ``depth`` is 1 + the largest depth among the messages its value was computed from."""
 
     kind: Kind
