@@ -10,7 +10,7 @@ and bits.  Signed values are read in two's complement.
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cache, lru_cache
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -93,12 +93,6 @@ class Ring:
 
     def constant(self, values: npt.ArrayLike) -> RingArray:
         """Ring elements of (signed) public integers, with at least one axis."""
-        one: object = values
-        if type(one) is int:
-            return _whole(self, one)
-        return self._constant(values)
-
-    def _constant(self, values: npt.ArrayLike) -> RingArray:
         array = np.atleast_1d(np.asarray(values))
         if array.dtype.kind not in "iub":
             raise TypeError(f"constants must be whole numbers, found {array.dtype}")
@@ -151,14 +145,6 @@ class BooleanRing(Ring):
     def matmul(self, x: RingArray, y: RingArray | PreparedMatrix) -> RingArray:  # noqa: D102 - as in Ring
         matrix = y.matrix if isinstance(y, PreparedMatrix) else y
         return self.sum(x[:, :, None] & matrix[None], 1)
-
-
-@lru_cache(maxsize=1 << 10)
-def _whole(within: Ring, value: int) -> RingArray:
-    """One element for a whole number; nobody writes to it."""
-    element = within._constant(value)
-    element.flags.writeable = False
-    return element
 
 
 @cache

@@ -64,14 +64,10 @@ class Share(Secret):
             depth = max(self.depth, other.depth)
             return self._with(ring.add(self.first, other.first), ring.add(self.second, other.second), depth)
         # A public constant belongs to x1, which is second at role 0, first at role 1, and not held at role 2.
-        value, first, second = ring.constant(other), self.first, self.second
-        if value.shape != (1,):
-            shape = np.broadcast_shapes(self.shape, value.shape)
-            first, second = np.broadcast_to(first, shape), np.broadcast_to(second, shape)
-        if self.role == 1:
-            first = ring.add(first, value)
-        elif self.role == 0:
-            second = ring.add(second, value)
+        value = ring.constant(other)
+        shape = np.broadcast_shapes(self.shape, value.shape)
+        first = ring.add(self.first, value) if self.role == 1 else np.broadcast_to(self.first, shape)
+        second = ring.add(self.second, value) if self.role == 0 else np.broadcast_to(self.second, shape)
         return self._with(first, second)
 
     __radd__ = __add__

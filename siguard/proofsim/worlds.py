@@ -119,10 +119,11 @@ class Batch:
         instance, inside = self.case.instance, self.case.corrupted.parties
 
         def observe(sender: str, receiver: str, data: bytes) -> None:
-            frame = decode_frame(data)
-            # Credit counts bytes taken, here of all cases in one call; one case by itself gives none.
-            if receiver in inside and frame.kind is not Kind.CREDIT:
-                self.world.note_message(session.name, sender, receiver, frame.step, frame.payload)
+            if receiver in inside:
+                frame = decode_frame(data)
+                # Credit counts bytes taken, here of all cases in one call; one case by itself gives none.
+                if frame.kind is not Kind.CREDIT:
+                    self.world.note_message(session.name, sender, receiver, frame.step, frame.payload)
 
         user = None if instance.user_ring is None else partial(_use, ring=instance.user_ring, value=value)
         with around_gates(after=partial(self._note_coin, self.case.role(session))):

@@ -60,7 +60,7 @@ class Link(Protocol):
 
 
 class PromptLink(Link, Protocol):
-    """A link that says what needs no wait: only for the rest need a sender a deadline, a reader a checkpoint."""
+    """A link that says what needs no wait: only the rest needs a sender's deadline, a reader's checkpoint."""
 
     def send_now(self, data: bytes) -> bool:
         """As `Link.send`, without a checkpoint, where that needs no wait; elsewhere False, and nothing is sent."""
